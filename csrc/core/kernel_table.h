@@ -1,0 +1,47 @@
+// The border between the decoder, written once, and the kernels of a backend.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "core/packed_matrix.h"
+#include "core/params.h"
+
+namespace medusa {
+
+/// Where kernels run: a CPU thread pool, or a CUDA stream. Derived by each backend; the decoder
+/// only hands it through.
+class Context {
+ public:
+  virtual ~Context() = default;
+};
+
+/// The kernels of one backend and instruction set. Every entry is set. An entry that fails on the
+/// device throws std::runtime_error; CPU kernels do not fail.
+struct KernelTable {
+  const char* name;  // "generic", "avx2", "avx512", "neon", "cuda"
+
+  // Weights and activations.
+  int64_t (*packed_bytes)(DType format, int32_t num_outputs, int32_t num_inputs);
+  void (*pack)(const PackParams&);
+  int64_t (*activation_bytes)(DType format, int32_t num_rows, int32_t width);
+  DType (*activation_format)(DType weight_format);
+
+  // The decoder's forward.
+  void (*embed)(Context&, const EmbedParams&);
+  void (*rms_norm)(Context&, const RmsNormParams&);
+  void (*quantize)(Context&, const QuantizeParams&);
+  void (*linear)(Context&, const LinearParams&);
+  void (*rope_append)(Context&, const RopeAppendParams&);
+  void (*tree_attention)(Context&, const TreeAttentionParams&);
+
+  // The step around it.
+  void (*argmax)(Context&, const ArgmaxParams&);
+  void (*sample)(Context&, const SampleParams&);
+  void (*candidates)(Context&, const CandidatesParams&);
+  void (*accept)(Context&, const AcceptParams&);
+  void (*accept_typical)(Context&, const AcceptTypicalParams&);
+  void (*compact)(Context&, const CompactParams&);
+};
+
+}  // namespace medusa
