@@ -1,0 +1,227 @@
+"""The native module: models, heads and sessions. Arrays are C-contiguous numpy arrays."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
+
+def available_isas() -> list[str]:
+    """Instruction sets this machine can run, best first, e.g. ["avx512", "avx2", "generic"]."""
+
+def set_num_threads(num_threads: int) -> None:
+    """Threads that forwards of this process use from now on. ValueError if < 1."""
+
+def num_threads() -> int: ...
+
+class TokenTree:
+    """A tree of draft nodes: node 0 is the root, parents come before children."""
+
+    @staticmethod
+    def from_paths(
+        paths: Sequence[Sequence[int]], max_depth: int, max_rank: int
+    ) -> TokenTree: ...
+    @staticmethod
+    def from_parents(parents: Sequence[int], ranks: Sequence[int] | None = None) -> TokenTree: ...
+    @property
+    def num_nodes(self) -> int: ...
+    @property
+    def parents(self) -> list[int]: ...
+    @property
+    def depths(self) -> list[int]: ...
+    @property
+    def ranks(self) -> list[int]: ...
+    @property
+    def max_depth(self) -> int: ...
+    def paths(self) -> list[list[int]]: ...
+
+class ModelBuilder:
+    """Packs weights tensor by tensor, under the canonical names of medusa_ext.loading.weights."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        formats: Mapping[str, str],
+        isa: str = "",
+        device: str = "cpu",
+    ) -> None:
+        """config: the fields of loading.config.ModelConfig that shape the forward.
+        formats: canonical matrix name -> "float32" | "bfloat16" | "float16" | "int8" | "int4".
+        isa: an entry of available_isas(), "" for the best."""
+
+    def set_rows(
+        self, name: str, first_row: int, source_type: str, data: npt.NDArray[Any]
+    ) -> None:
+        """Rows of a matrix: `data` is [rows, bytes or elements per row] in `source_type`:
+        "float32" | "bfloat16" | "float16" | "q8_0" | "q4_0" | "q4_1"."""
+
+    def set_vector(self, name: str, data: Float32Array) -> None:
+        """A norm's weight or a bias."""
+
+    def finish(self) -> Model:
+        """ValueError naming the tensors that are missing or incomplete. The builder is empty after."""
+
+class Model:
+    """Immutable packed weights."""
+
+    @property
+    def isa(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def packed_bytes(self) -> int: ...
+    @property
+    def formats(self) -> dict[str, str]: ...
+
+class HeadsBuilder:
+    """Medusa heads for `model`. Names: `{k}.{l}.weight` [H, H], `{k}.{l}.bias` [H], `{k}.root`
+    [H, H] (root-conditioned kind), and `lm_head` [V', H] (one for all heads) or `{k}.lm_head`.
+    Without any lm_head the base's is used."""
+
+    def __init__(
+        self,
+        model: Model,
+        num_heads: int,
+        num_layers: int,
+        kind: str,
+        formats: Mapping[str, str],
+        token_map: Int32Array | None = None,
+    ) -> None:
+        """kind: "medusa" | "root". formats: "blocks" and "lm_head" -> weight format.
+        token_map: [V'] draft id -> token id."""
+
+    def set_rows(
+        self, name: str, first_row: int, source_type: str, data: npt.NDArray[Any]
+    ) -> None: ...
+    def set_vector(self, name: str, data: Float32Array) -> None: ...
+    def finish(self) -> Heads: ...
+
+class Heads:
+    """Immutable Medusa heads of one model."""
+
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def packed_bytes(self) -> int: ...
+
+class Session:
+    """A KV cache and the state of B sequences. Not for two threads at once: that raises
+    RuntimeError. The GIL is released in prefill, draft_*, verify, accept and compact.
+
+    One step: begin_step(); drafters add nodes; verify(); accept(); compact(); emitted(b)."""
+
+    def __init__(
+        self,
+        model: Model,
+        batch: int,
+        max_length: int,
+        max_nodes: int,
+        kv_dtype: str = "float32",
+    ) -> None:
+        """Cache of max_length + max_nodes rows per sequence. MemoryError names the size."""
+
+    @property
+    def batch(self) -> int: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def max_nodes(self) -> int: ...
+    @property
+    def lengths(self) -> list[int]:
+        """Cache rows that are valid, per sequence: the tokens whose K/V is there."""
+
+    @property
+    def roots(self) -> list[int]:
+        """The next token of each sequence, decided but without a K/V row; -1: not prefilled."""
+
+    def set_sampling(
+        self,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seeds: Sequence[int] | None = None,
+        acceptance: str = "lossless",
+        epsilon: float = 0.09,
+        delta: float = 0.3,
+    ) -> None:
+        """How targets are drawn from now on. temperature 0: greedy. seeds: one per sequence."""
+
+    def prefill(self, b: int, tokens: Int32Array, *, keep_hidden: bool = False) -> int:
+        """Append tokens to sequence b in chunks; the next token (greedy or drawn) becomes its root.
+        With keep_hidden, prefill_hidden() returns the final-norm output of every token."""
+
+    def prefill_hidden(self) -> Float32Array:
+        """[tokens, H] of the last prefill with keep_hidden."""
+
+    def truncate(self, b: int, length: int, root: int = -1) -> None:
+        """Forget everything from position `length` on; `root` becomes the next token (-1: none)."""
+
+    def set_active(self, sequences: Sequence[int]) -> None:
+        """The sequences that take part in the next steps; all after construction."""
+
+    # ---- one step
+    def begin_step(self) -> None:
+        """Every active sequence's tree is its root alone."""
+
+    def add_node(self, b: int, parent: int, token: int) -> int:
+        """A child of `parent`; an equal sibling is reused. The node's index, or -1 where the tree
+        or the cache has no room (too many nodes, deeper than max_length)."""
+
+    def set_tree(self, b: int, tokens: Int32Array, parents: Int32Array) -> None:
+        """The whole tree at once, the root included (tokens[0] must be the root)."""
+
+    def draft_heads(self, heads: Heads, tree: TokenTree) -> None:
+        """Adds the heads' candidates for every active sequence, arranged as `tree`."""
+
+    def draft_lookup(self, max_nodes: int, max_ngram: int, min_ngram: int, max_branches: int) -> int:
+        """Adds continuations of earlier n-gram matches in the sequence's own text (prompt and
+        output so far), longest and latest first, up to max_nodes drafted nodes. The number of
+        active sequences with a match."""
+
+    def tree(self, b: int) -> tuple[Int32Array, Int32Array]:
+        """(tokens, parents) of the step's tree, the root included."""
+
+    def verify(self) -> None:
+        """One forward over the trees of all active sequences."""
+
+    def accept(self) -> None:
+        """Walks each tree; roots become the next tokens."""
+
+    def compact(self) -> None:
+        """Moves the accepted rows together; lengths advance."""
+
+    def emitted(self, b: int) -> list[int]:
+        """Tokens that the last step decided for b: the accepted nodes below the root, then the next
+        root. (The old root was emitted by the step before.)"""
+
+    def accepted_path(self, b: int) -> list[int]:
+        """Node indices of the last step's accepted path, the root included."""
+
+    # ---- views for training, logprobs and tests
+    def path_hidden(self, b: int) -> Float32Array:
+        """[count, H]: final-norm output of the last step's accepted nodes, root first."""
+
+    def keep_logits(self, keep: bool) -> None:
+        """Whether prefill and verify store logits (always so when sampling)."""
+
+    def path_logits(self, b: int) -> Float32Array:
+        """[count, V]: logits at the last step's accepted nodes, root first (keep_logits)."""
+
+    def prefill_logits(self) -> Float32Array:
+        """[V]: logits that decided the root of the last prefill (keep_logits)."""
+
+    def tree_logits(self, b: int) -> Float32Array:
+        """[N, V]: logits of every node of the last verify (keep_logits)."""
+
+    def text(self, b: int) -> Int32Array:
+        """Tokens of the sequence whose K/V is in the cache."""
+
+    def head_candidates(self, heads: Heads, top_k: int) -> tuple[Int32Array, Float32Array]:
+        """(ids, log-probabilities) [B active, K, top_k] of the heads at the present state."""
