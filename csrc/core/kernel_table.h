@@ -42,6 +42,8 @@ struct KernelTable {
   void (*accept)(Context&, const AcceptParams&);
   void (*accept_typical)(Context&, const AcceptTypicalParams&);
   void (*compact)(Context&, const CompactParams&);
+  void (*gather_hidden)(Context&, const GatherHiddenParams&);
+  void (*head_inputs)(Context&, const HeadInputsParams&);
 };
 
 }  // namespace medusa

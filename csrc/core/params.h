@@ -167,10 +167,14 @@ struct CandidatesParams {
 
 /// Greedy or sampled acceptance: from the root, descend to the child whose token is the node's
 /// target; stop where there is none.
+///
+/// Per-node arrays are [B, N], or packed when `first_rows` is set: the nodes of sequence b start at
+/// row first_rows[b] then.
 struct AcceptParams {
   int32_t num_sequences = 0;  // B
   int32_t max_nodes = 0;      // N
   int32_t max_path = 0;       // P
+  const int32_t* first_rows = nullptr;  // [B] or null
   const int32_t* tokens = nullptr;     // [B, N]
   const int32_t* targets = nullptr;    // [B, N]
   const int32_t* parents = nullptr;    // [B, N], -1 at the root, else an earlier node
@@ -195,6 +199,34 @@ struct AcceptTypicalParams {
   int32_t top_k = 0;
   float epsilon = 0.09f;
   float delta = 0.3f;
+};
+
+/// Keeps the hidden state of each sequence's last accepted node:
+/// out[slots[b]] = hidden[first_rows[b] + path[b, count[b] - 1]].
+struct GatherHiddenParams {
+  int32_t num_sequences = 0;  // B'
+  int32_t width = 0;          // H
+  int32_t max_path = 0;       // P
+  const float* hidden = nullptr;        // [R, H]
+  const int32_t* first_rows = nullptr;  // [B']
+  const int32_t* path = nullptr;        // [B', P]
+  const int32_t* count = nullptr;       // [B'], at least 1
+  const int32_t* slots = nullptr;       // [B']
+  float* out = nullptr;                 // [B, H]
+};
+
+/// What the first ResBlocks of K Medusa heads read and add to. Root-conditioned heads read the
+/// hidden state x followed by the root token's embedding e scaled to its size,
+/// e * rms(x) / rms(e).
+struct HeadInputsParams {
+  int32_t num_sequences = 0;  // B'
+  int32_t num_heads = 0;      // K
+  int32_t width = 0;          // H
+  const float* hidden = nullptr;          // [B, H]
+  const int32_t* slots = nullptr;         // [B'], rows of `hidden`
+  const float* root_embedding = nullptr;  // [B', H], or null: plain heads
+  float* inputs = nullptr;                // [B', H] or [B', 2H]
+  float* blocks = nullptr;                // [B', K, H], K copies of x
 };
 
 /// Moves the rows of the accepted path together, in place, by bytes:
