@@ -1,0 +1,35 @@
+"""Medusa-head tree decoding for causal language models at the lowest overhead the hardware allows.
+
+The native module `medusa_ext._C` is found, or compiled, when it is first imported; importing this
+package alone is cheap. The public names below are loaded from their modules at first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ._build import ExtensionFinder, Settings
+
+__version__ = "0.1.0"
+
+_PUBLIC = {"generate": "decoding", "load": "loading", "stream": "decoding"}
+__all__ = ["generate", "load", "stream"]
+
+sys.meta_path.insert(
+    0, ExtensionFinder(Path(__file__).parent, Settings.from_environment(os.environ))
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name; raises AttributeError for any other."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

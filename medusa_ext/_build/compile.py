@@ -1,0 +1,167 @@
+"""Compiles a plan's sources in parallel and links them.
+
+An object is named by a hash of all that it was made from, and appears under that name only when
+it is complete. So a later build takes what an earlier, even a killed, one finished, and no clock
+or half-written file can mislead it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from .settings import BuildError, Settings
+from .toolchain import Compiler, Plan, host_command, key, link_command, nvcc_command
+
+POLL_SECONDS = 0.02
+PLAIN_INTERVAL_SECONDS = 15.0
+ERROR_LINES = 40
+
+
+@dataclass
+class Progress:
+    """One line on stderr: rewritten on a terminal, repeated now and then in a log."""
+
+    backends: str
+    total: int
+    stream: IO[str] = field(default_factory=lambda: sys.stderr)
+    start: float = field(default_factory=time.monotonic)
+    shown: float = float("-inf")
+    width: int = 0
+
+    def update(self, done: int, final: bool = False) -> None:
+        """Shows `done` of `total`; a last line at the end."""
+        now = time.monotonic()
+        terminal = self.stream.isatty()
+        if not final and now - self.shown < (0.2 if terminal else PLAIN_INTERVAL_SECONDS):
+            return
+        self.shown = now
+        counts = f"{done}/{self.total}, {now - self.start:.0f} s"
+        line = f"medusa_ext: {'compiled' if final else 'compiling'} the {self.backends} ({counts})"
+        end = "\r" if terminal and not final else "\n"
+        print(line.ljust(self.width), end=end, file=self.stream, flush=True)
+        self.width = len(line)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One source and the object that it becomes."""
+
+    name: str
+    command: tuple[str, ...]
+    target: Path
+    scratch: Path  # written here, then renamed to `target`
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Starts the compiler; its messages go to a file beside the scratch object."""
+        with self.log.open("wb") as log:
+            return subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    @property
+    def log(self) -> Path:
+        """Where the compiler's messages are."""
+        return self.scratch.with_suffix(".log")
+
+
+def compile_library(
+    plan: Plan, compiler: Compiler, settings: Settings, objects: Path, scratch: Path
+) -> Path:
+    """Compiles and links `plan` from its sources' folder; returns the library, in `scratch`.
+
+    `objects` keeps objects for later builds; `scratch` is this build's own empty folder. Raises
+    BuildError with the compiler's words if a file does not compile.
+    """
+    objects.mkdir(parents=True, exist_ok=True)
+    units = [
+        _unit(plan, compiler, name, objects, scratch)
+        for name in plan.sources.select(cuda=plan.cuda is not None)
+    ]
+    missing = [unit for unit in units if not _reuse(unit.target)]
+    # The slowest files (most likely the largest) first, so that none is left alone at the end.
+    missing.sort(key=lambda unit: -(plan.sources.root / unit.name).stat().st_size)
+    progress = Progress(plan.backends(), len(units))
+    _run(missing, settings.num_jobs(), progress, done=len(units) - len(missing))
+    library = scratch / "_C.so"
+    command = [*link_command(plan, compiler), "-o", str(library), *(str(u.target) for u in units)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise BuildError(_failure("linking", command, result.stderr))
+    progress.update(len(units), final=True)
+    return library
+
+
+def _unit(plan: Plan, compiler: Compiler, name: str, objects: Path, scratch: Path) -> Unit:
+    root = plan.sources.root
+    command = host_command(plan, compiler, root)
+    version = compiler.version
+    if name.endswith(".cu"):
+        assert plan.cuda is not None, name
+        command = nvcc_command(plan.cuda, compiler, root)
+        version += plan.cuda.version
+    # The folder is this build's own; the object does not depend on where it lies.
+    words = [word.replace(str(root), "csrc") for word in command]
+    digest = key([words, version, plan.torch.version, plan.sources.object_digest(name)])
+    stem = name.replace("/", ".")
+    temporary = scratch / f"{stem}.o"
+    whole = (*command, str(root / name), "-o", str(temporary))
+    return Unit(name, whole, objects / f"{stem}.{digest}.o", temporary)
+
+
+def _reuse(target: Path) -> bool:
+    """Whether the object is there; marks it as used, so that pruning keeps it."""
+    try:
+        os.utime(target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _run(waiting: Sequence[Unit], jobs: int, progress: Progress, done: int) -> None:
+    """Runs the units, `jobs` at a time; on any exception no compiler is left behind."""
+    queue = list(reversed(waiting))
+    running: dict[Unit, subprocess.Popen[bytes]] = {}
+    try:
+        while queue or running:
+            while queue and len(running) < jobs:
+                unit = queue.pop()
+                running[unit] = unit.start()
+            for unit, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[unit]
+                    _finish(unit, process.returncode)
+                    done += 1
+            progress.update(done)
+            time.sleep(POLL_SECONDS)
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+
+
+def _finish(unit: Unit, status: int) -> None:
+    if status != 0:
+        # In the words of the checkout: this build's copy of the sources is gone by now.
+        folder = str(unit.scratch.parent / "csrc")
+        text = unit.log.read_text(errors="replace").replace(folder, "csrc")
+        raise BuildError(_failure(f"compiling {unit.name}", unit.command, text))
+    os.replace(unit.scratch, unit.target)
+
+
+def _failure(what: str, command: Sequence[str], text: str) -> str:
+    lines = text.strip().splitlines()
+    if len(lines) > ERROR_LINES:
+        lines = [*lines[:ERROR_LINES], f"… {len(lines) - ERROR_LINES} more lines"]
+    return "\n".join((f"medusa_ext: {what} failed:", *lines, "command: " + shlex.join(command)))
+
+
+def snapshot(root: Path, target: Path) -> None:
+    """Copies a csrc folder: a file edited meanwhile must not be compiled under its old hash."""
+    shutil.copytree(root, target, ignore=shutil.ignore_patterns("tests", ".*", "*~"))

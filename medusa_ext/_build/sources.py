@@ -1,0 +1,101 @@
+"""The native sources: which there are, and what a compiled object depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from .settings import BuildError
+
+LIST_NAME = "sources.txt"
+HEADER_SUFFIXES = (".h", ".cuh", ".inc")
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>|(\S+))', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A csrc folder: the files of its list, and its headers. Paths are relative to `root`."""
+
+    root: Path
+    listed: tuple[str, ...]
+
+    @staticmethod
+    def read(root: Path) -> Sources:
+        """Reads `root`/sources.txt; raises BuildError for a missing list or a missing file."""
+        list_path = root / LIST_NAME
+        if not list_path.is_file():
+            raise BuildError(f"medusa_ext: the source list {list_path} is missing: reinstall")
+        lines = (line.split("#")[0].strip() for line in list_path.read_text().splitlines())
+        listed = tuple(line for line in lines if line)
+        for name in listed:
+            if not (root / name).is_file():
+                raise BuildError(f"medusa_ext: {list_path} names {name}, which is missing")
+        return Sources(root, listed)
+
+    def select(self, cuda: bool) -> list[str]:
+        """The sources to compile: all of them, or those that need no CUDA."""
+        return [name for name in self.listed if cuda or not is_cuda(name)]
+
+    def unlisted(self) -> list[str]:
+        """Source files on disk that the list forgot; tests are not part of the list."""
+        found = (path.relative_to(self.root) for path in self.root.rglob("*.c*"))
+        names = (str(p) for p in found if p.suffix in (".cpp", ".cu") and p.parts[0] != "tests")
+        return sorted(set(names) - set(self.listed))
+
+    @cached_property
+    def headers(self) -> list[str]:
+        """All headers of the tree, tests' left out."""
+        files = (path for path in self.root.rglob("*") if path.suffix in HEADER_SUFFIXES)
+        names = (path.relative_to(self.root) for path in files)
+        return sorted(str(name) for name in names if name.parts[0] != "tests")
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash over names and contents of every listed source and every header."""
+        return self._hash([*self.listed, *self.headers])
+
+    def object_digest(self, name: str) -> str:
+        """A hash over one source and the headers that it includes, directly or not."""
+        seen: set[str] = set()
+        waiting = [name]
+        while waiting:
+            current = waiting.pop()
+            if current not in seen:
+                seen.add(current)
+                waiting.extend(self._includes(current))
+        return self._hash(sorted(seen))
+
+    def _includes(self, name: str) -> list[str]:
+        """Included files of this tree. An `#include MACRO` may be any header: all are taken."""
+        found: list[str] = []
+        for quoted, bracketed, macro in INCLUDE.findall((self.root / name).read_text()):
+            if macro:
+                return self.headers
+            target = quoted or bracketed
+            for path in (self.root / name).parent / target, self.root / target:
+                resolved = path.resolve()
+                if resolved.is_file() and resolved.is_relative_to(self.root.resolve()):
+                    found.append(str(resolved.relative_to(self.root.resolve())))
+                    break
+        return found
+
+    def _hash(self, names: list[str]) -> str:
+        state = hashlib.sha256()
+        for name in names:
+            content = (self.root / name).read_bytes()
+            state.update(f"{name}\0{len(content)}\0".encode() + content)
+        return state.hexdigest()[:16]
+
+
+def is_cuda(name: str) -> bool:
+    """Whether a source is part of the CUDA backend: its kernels or their torch glue."""
+    return name.startswith(("cuda/", "ops/cuda/")) or name.endswith(".cu")
+
+
+def find_root(package: Path) -> Path:
+    """The csrc folder: inside an installed package, beside the package in a checkout."""
+    installed = package / "csrc"
+    return installed if installed.is_dir() else package.parent / "csrc"

@@ -1,0 +1,174 @@
+"""The plan of a build: compiler, torch, flags and backends, and the key that names its result."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shlex
+import shutil
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import cuda
+from .settings import BuildError, Settings
+from .sources import Sources
+
+MINIMUM_TORCH = (2, 6)
+# Floating point as written: no contraction, no fast-math. Instruction-set files choose their
+# target by pragma, so no -march here.
+HOST_FLAGS = ("-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-DNDEBUG", "-pthread")
+NVCC_FLAGS = ("-O3", "-std=c++17", "-DNDEBUG")
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler: the command's words, and the first line of its --version."""
+
+    command: tuple[str, ...]
+    version: str
+
+
+@dataclass(frozen=True)
+class Torch:
+    """What a binary depends on in the installed torch."""
+
+    version: str
+    cuda: str | None
+    root: Path
+    cxx11_abi: bool
+
+    @staticmethod
+    def installed() -> Torch:
+        """The torch of this interpreter; raises BuildError if it is missing or too old."""
+        try:
+            import torch
+        except ImportError as error:
+            raise BuildError(f"medusa_ext needs torch 2.6 or later: {error}") from error
+        version = str(torch.__version__)
+        if numbers(version) < MINIMUM_TORCH:
+            raise BuildError(f"medusa_ext needs torch 2.6 or later, got {version}")
+        root = Path(str(torch.__file__)).parent
+        return Torch(version, torch.version.cuda, root, torch.compiled_with_cxx11_abi())
+
+    def language_flag(self) -> str:
+        """The C++ standard: torch's headers will need C++20 after 2.13."""
+        return "-std=c++17" if numbers(self.version) < (2, 14) else "-std=c++20"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what is built. Two equal identities give the same binary."""
+
+    sources: Sources
+    torch: Torch
+    cuda: cuda.Cuda | None
+    cuda_reason: str
+
+    def identity(self) -> dict[str, Any]:
+        """What is recorded beside a binary, and hashed for the cache (the compiler apart)."""
+        return {
+            "sources": self.sources.digest,
+            "torch": self.torch.version,
+            "python": sysconfig.get_config_var("SOABI"),
+            "flags": shlex.join((*HOST_FLAGS, self.torch.language_flag(), *NVCC_FLAGS)),
+            "cuda": self.cuda.version if self.cuda else None,
+            "cuda_arches": list(self.cuda.arches) if self.cuda else [],
+        }
+
+    def backends(self) -> str:
+        """In words, for messages."""
+        return "CPU and CUDA backends" if self.cuda else "CPU backend"
+
+
+def make_plan(root: Path, settings: Settings) -> Plan:
+    """Reads sources, torch and machine; raises BuildError for what cannot be built at all."""
+    torch = Torch.installed()
+    return Plan(Sources.read(root), torch, *cuda.decide(torch.cuda, settings))
+
+
+def find_compiler(settings: Settings) -> Compiler:
+    """$CXX, else c++, g++ or clang++ on PATH; raises BuildError that says how to get one."""
+    names = [settings.compiler] if settings.compiler else ["c++", "g++", "clang++"]
+    for name in names:
+        command = tuple(shlex.split(name))
+        if shutil.which(command[0]):
+            return Compiler(command, _version(command))
+    looked = ", ".join(names) + (" ($CXX)" if settings.compiler else "")
+    raise BuildError(
+        f"medusa_ext: no C++ compiler found (looked for {looked} on PATH), and none of the "
+        "binaries at hand fits this torch and Python. Install one (Debian, Ubuntu: apt-get "
+        "install g++ python3-dev; Fedora: dnf install gcc-c++ python3-devel) and try again."
+    )
+
+
+def host_command(plan: Plan, compiler: Compiler, root: Path) -> list[str]:
+    """The compiler's words for a .cpp file below `root`; the file and -o are still to come."""
+    include = plan.torch.root / "include"
+    folders = [include, include / "torch/csrc/api/include", python_include()]
+    defines = [f"-D_GLIBCXX_USE_CXX11_ABI={int(plan.torch.cxx11_abi)}"]
+    if plan.cuda:
+        defines.append("-DMEDUSA_WITH_CUDA")
+        folders += plan.cuda.include_directories()
+    flags = [*HOST_FLAGS, plan.torch.language_flag(), *defines, f"-ffile-prefix-map={root}=csrc"]
+    system = [word for folder in folders for word in ("-isystem", str(folder))]
+    return [*compiler.command, *flags, f"-I{root}", *system, "-c"]
+
+
+def nvcc_command(toolkit: cuda.Cuda, compiler: Compiler, root: Path) -> list[str]:
+    """nvcc's words for a .cu file: it sees no torch header."""
+    words = [word for word in compiler.command if Path(word).name != "ccache"]
+    host = ["-ccbin", words[0], "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+    return [str(toolkit.nvcc), *NVCC_FLAGS, *toolkit.gencode(), *host, f"-I{root}", "-c"]
+
+
+def link_command(plan: Plan, compiler: Compiler) -> list[str]:
+    """The compiler's words for the shared library; objects and -o are still to come."""
+    names = ["c10", "torch_cpu", "torch", "torch_python"]
+    extra: list[str] = []
+    if plan.cuda:
+        names += ["c10_cuda", "torch_cuda"]
+        runtime = plan.cuda.runtime_library()
+        extra = [str(runtime)] if runtime else []
+    libraries = [f"-l{name}" for name in names]
+    search = f"-L{plan.torch.root / 'lib'}"
+    return [
+        *compiler.command,
+        "-shared",
+        "-pthread",
+        "-Wl,--no-as-needed",
+        search,
+        *libraries,
+        *extra,
+    ]
+
+
+def python_include() -> Path:
+    """The folder of Python.h; raises BuildError that names the missing package."""
+    folder = Path(sysconfig.get_paths()["include"])
+    if not (folder / "Python.h").is_file():
+        raise BuildError(
+            f"medusa_ext: Python.h is not in {folder}: compiling needs Python's headers "
+            "(Debian, Ubuntu: apt-get install python3-dev; Fedora: dnf install python3-devel)"
+        )
+    return folder
+
+
+def key(value: object) -> str:
+    """A short name for a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def numbers(version: str) -> tuple[int, int]:
+    """(2, 13) for "2.13.0+cpu"."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+@functools.cache
+def _version(command: tuple[str, ...]) -> str:
+    result = subprocess.run([*command, "--version"], capture_output=True, text=True)
+    return (result.stdout or result.stderr).partition("\n")[0]
