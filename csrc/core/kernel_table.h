@@ -42,6 +42,9 @@ struct KernelTable {
   void (*accept)(Context&, const AcceptParams&);
   void (*accept_typical)(Context&, const AcceptTypicalParams&);
   void (*compact)(Context&, const CompactParams&);
+
+  // The operators' [B, N] trees as packed rows.
+  void (*tree_rows)(Context&, const TreeRowsParams&);
   void (*gather_hidden)(Context&, const GatherHiddenParams&);
   void (*head_inputs)(Context&, const HeadInputsParams&);
 };

@@ -29,6 +29,22 @@ struct RowTable {
   const uint64_t* ancestors = nullptr;
 };
 
+/// The rows of B padded trees, [B, N] nodes each: what a `RowTable` holds, made from the parents.
+/// A node whose parent is -1 is a root; behind the first node such roots are padding.
+struct TreeRowsParams {
+  int32_t num_sequences = 0;  // B
+  int32_t num_nodes = 0;      // N
+  int32_t mask_words = 0;     // W
+  const int32_t* parents = nullptr;  // [B, N], -1 or an earlier node
+  const int32_t* lengths = nullptr;  // [B]
+  int32_t* sequences = nullptr;      // [B * N]
+  int32_t* positions = nullptr;      // [B * N]
+  int32_t* nodes = nullptr;          // [B * N]
+  int32_t* first_rows = nullptr;     // [B + 1]
+  int32_t* cache_slots = nullptr;    // [B], sequence b is slot b
+  uint64_t* ancestors = nullptr;     // [B * N, W]
+};
+
 /// K and V of one layer, [B, G, S, D] each with these strides and D contiguous.
 struct KvCache {
   DType dtype = DType::kFloat32;
@@ -245,6 +261,7 @@ struct CompactParams {
   const int32_t* path = nullptr;     // [B, P], ascending node indices
   const int32_t* count = nullptr;    // [B], 0: nothing accepted
   int32_t* length = nullptr;         // [B], advanced by count
+  bool advance = true;  // false: caches of another row size follow in the same step
 };
 
 }  // namespace medusa
