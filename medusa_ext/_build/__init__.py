@@ -5,17 +5,24 @@ fly, are the same code.
 """
 
 from .ahead import build_ahead_of_time
-from .loader import ExtensionFinder, look, obtain
+from .cache import build_folder
+from .cuda import find_nvcc
+from .loader import ExtensionFinder, Found, look, obtain
 from .settings import BuildError, Settings, cache_directory
 from .sources import Sources, find_root
+from .toolchain import find_compiler
 
 __all__ = [
     "BuildError",
     "ExtensionFinder",
+    "Found",
     "Settings",
     "Sources",
     "build_ahead_of_time",
+    "build_folder",
     "cache_directory",
+    "find_compiler",
+    "find_nvcc",
     "find_root",
     "look",
     "obtain",

@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from .cache import describe
-from .compile import compile_library, snapshot
+from .compile import compile_library, take_snapshot
 from .loader import AHEAD_OF_TIME_INFO
 from .settings import Settings
-from .sources import Sources
 from .toolchain import find_compiler, make_plan
 
 
@@ -30,8 +29,7 @@ def build_ahead_of_time(root: Path, target: Path, work: Path, settings: Settings
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tmp-", dir=work) as name:
         scratch = Path(name)
-        snapshot(root, scratch / "csrc")
-        plan = replace(plan, sources=Sources.read(scratch / "csrc"))
+        plan = replace(plan, sources=take_snapshot(root, scratch))
         library = compile_library(plan, compiler, settings, work / "objects", scratch)
         # Renamed into place: a process that has the old file open keeps it.
         fresh = target.with_suffix(".tmp")

@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .compile import compile_library, snapshot
+from .compile import compile_library, take_snapshot
 from .settings import BuildError, Settings
-from .sources import Sources
 from .toolchain import Compiler, Plan, find_compiler, key
 
 LIBRARY = "_C.so"
@@ -82,8 +81,7 @@ def _build_locked(plan: Plan, compiler: Compiler, settings: Settings) -> Binary:
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="tmp-", dir=folder) as name:
         scratch = Path(name)
-        snapshot(plan.sources.root, scratch / "csrc")
-        plan = replace(plan, sources=Sources.read(scratch / "csrc"))
+        plan = replace(plan, sources=take_snapshot(plan.sources.root, scratch))
         compile_library(plan, compiler, settings, folder / "objects", scratch)
         product = scratch / "product"
         product.mkdir()

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import IO
 
 from .settings import BuildError, Settings
+from .sources import Sources
 from .toolchain import Compiler, Plan, host_command, key, link_command, nvcc_command
 
+SNAPSHOT = "csrc"
 POLL_SECONDS = 0.02
 PLAIN_INTERVAL_SECONDS = 15.0
 ERROR_LINES = 40
@@ -53,31 +55,46 @@ class Progress:
 
 @dataclass(frozen=True)
 class Unit:
-    """One source and the object that it becomes."""
+    """One source and the object that it becomes.
+
+    The compiler runs in this build's own folder and sees relative paths only, so that the object
+    does not depend on where that is.
+    """
 
     name: str
     command: tuple[str, ...]
-    target: Path
-    scratch: Path  # written here, then renamed to `target`
+    folder: Path
+    target: Path  # the object's place; written in `folder` first, then renamed
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Starts the compiler; its messages go to a file beside the scratch object."""
+        """Starts the compiler; its messages go to a file."""
+        command = [*self.command, f"{SNAPSHOT}/{self.name}", "-o", self.target.name]
         with self.log.open("wb") as log:
-            return subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            return subprocess.Popen(
+                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def finish(self, status: int) -> None:
+        """Puts the object in its place; raises BuildError if the compiler failed."""
+        if status != 0:
+            command = [*self.command, f"{SNAPSHOT}/{self.name}"]
+            text = self.log.read_text(errors="replace")
+            raise BuildError(_failure(f"compiling {self.name}", command, text))
+        os.replace(self.folder / self.target.name, self.target)
 
     @property
     def log(self) -> Path:
         """Where the compiler's messages are."""
-        return self.scratch.with_suffix(".log")
+        return self.folder / f"{self.target.name}.log"
 
 
 def compile_library(
     plan: Plan, compiler: Compiler, settings: Settings, objects: Path, scratch: Path
 ) -> Path:
-    """Compiles and links `plan` from its sources' folder; returns the library, in `scratch`.
+    """Compiles and links `plan`; returns the library, in `scratch`.
 
-    `objects` keeps objects for later builds; `scratch` is this build's own empty folder. Raises
-    BuildError with the compiler's words if a file does not compile.
+    `objects` keeps objects for later builds; `scratch` is this build's own folder, with the
+    plan's sources in it. Raises BuildError with the compiler's words if a file does not compile.
     """
     objects.mkdir(parents=True, exist_ok=True)
     units = [
@@ -99,20 +116,16 @@ def compile_library(
 
 
 def _unit(plan: Plan, compiler: Compiler, name: str, objects: Path, scratch: Path) -> Unit:
-    root = plan.sources.root
-    command = host_command(plan, compiler, root)
-    version = compiler.version
     if name.endswith(".cu"):
         assert plan.cuda is not None, name
-        command = nvcc_command(plan.cuda, compiler, root)
-        version += plan.cuda.version
-    # The folder is this build's own; the object does not depend on where it lies.
-    words = [word.replace(str(root), "csrc") for word in command]
-    digest = key([words, version, plan.torch.version, plan.sources.object_digest(name)])
-    stem = name.replace("/", ".")
-    temporary = scratch / f"{stem}.o"
-    whole = (*command, str(root / name), "-o", str(temporary))
-    return Unit(name, whole, objects / f"{stem}.{digest}.o", temporary)
+        command = nvcc_command(plan.cuda, compiler, SNAPSHOT)
+        version = compiler.version + plan.cuda.version
+    else:
+        command = host_command(plan, compiler, SNAPSHOT)
+        version = compiler.version
+    digest = key([command, version, plan.torch.version, plan.sources.object_digest(name)])
+    target = objects / f"{name.replace('/', '.')}.{digest}.o"
+    return Unit(name, tuple(command), scratch, target)
 
 
 def _reuse(target: Path) -> bool:
@@ -136,7 +149,7 @@ def _run(waiting: Sequence[Unit], jobs: int, progress: Progress, done: int) -> N
             for unit, process in list(running.items()):
                 if process.poll() is not None:
                     del running[unit]
-                    _finish(unit, process.returncode)
+                    unit.finish(process.returncode)
                     done += 1
             progress.update(done)
             time.sleep(POLL_SECONDS)
@@ -146,15 +159,6 @@ def _run(waiting: Sequence[Unit], jobs: int, progress: Progress, done: int) -> N
             process.wait()
 
 
-def _finish(unit: Unit, status: int) -> None:
-    if status != 0:
-        # In the words of the checkout: this build's copy of the sources is gone by now.
-        folder = str(unit.scratch.parent / "csrc")
-        text = unit.log.read_text(errors="replace").replace(folder, "csrc")
-        raise BuildError(_failure(f"compiling {unit.name}", unit.command, text))
-    os.replace(unit.scratch, unit.target)
-
-
 def _failure(what: str, command: Sequence[str], text: str) -> str:
     lines = text.strip().splitlines()
     if len(lines) > ERROR_LINES:
@@ -162,6 +166,8 @@ def _failure(what: str, command: Sequence[str], text: str) -> str:
     return "\n".join((f"medusa_ext: {what} failed:", *lines, "command: " + shlex.join(command)))
 
 
-def snapshot(root: Path, target: Path) -> None:
+def take_snapshot(root: Path, scratch: Path) -> Sources:
     """Copies a csrc folder: a file edited meanwhile must not be compiled under its old hash."""
-    shutil.copytree(root, target, ignore=shutil.ignore_patterns("tests", ".*", "*~"))
+    ignored = shutil.ignore_patterns("tests", ".*", "*~")
+    shutil.copytree(root, scratch / SNAPSHOT, ignore=ignored)
+    return Sources.read(scratch / SNAPSHOT)

@@ -105,7 +105,7 @@ def find_compiler(settings: Settings) -> Compiler:
     )
 
 
-def host_command(plan: Plan, compiler: Compiler, root: Path) -> list[str]:
+def host_command(plan: Plan, compiler: Compiler, root: str) -> list[str]:
     """The compiler's words for a .cpp file below `root`; the file and -o are still to come."""
     include = plan.torch.root / "include"
     folders = [include, include / "torch/csrc/api/include", python_include()]
@@ -113,12 +113,12 @@ def host_command(plan: Plan, compiler: Compiler, root: Path) -> list[str]:
     if plan.cuda:
         defines.append("-DMEDUSA_WITH_CUDA")
         folders += plan.cuda.include_directories()
-    flags = [*HOST_FLAGS, plan.torch.language_flag(), *defines, f"-ffile-prefix-map={root}=csrc"]
+    flags = [*HOST_FLAGS, plan.torch.language_flag(), *defines]
     system = [word for folder in folders for word in ("-isystem", str(folder))]
     return [*compiler.command, *flags, f"-I{root}", *system, "-c"]
 
 
-def nvcc_command(toolkit: cuda.Cuda, compiler: Compiler, root: Path) -> list[str]:
+def nvcc_command(toolkit: cuda.Cuda, compiler: Compiler, root: str) -> list[str]:
     """nvcc's words for a .cu file: it sees no torch header."""
     words = [word for word in compiler.command if Path(word).name != "ccache"]
     host = ["-ccbin", words[0], "-Xcompiler", "-fPIC,-fvisibility=hidden"]
