@@ -1,0 +1,46 @@
+// The layout of Activations on the CPU: rows that stand alone, one behind the other.
+#pragma once
+
+#include <cstdint>
+
+#include "core/packed_matrix.h"
+
+namespace medusa::cpu {
+
+/// One row of int8 activations. Group g holds values 32g … 32g+31; padding behind the width is 0.
+struct Int8Row {
+  int8_t* values;      // [groups * 32]
+  float* scales;       // [groups], x = value * scale
+  int32_t* offsets;    // [groups], -128 * sum(values): undoes weights stored with 128 added
+  float* scaled_sums;  // [groups], scale * sum(values): what a weight's minimum is multiplied by
+};
+
+inline int32_t num_groups(int32_t width) { return (width + kGroupSize - 1) / kGroupSize; }
+
+/// Bytes from one row to the next. Every row starts on a cache line, and one line more than the
+/// row needs keeps rows of 4 KiB multiples out of each other's cache sets.
+inline int64_t activation_row_bytes(DType format, int32_t width) {
+  const int64_t payload =
+      format == DType::kInt8 ? int64_t{num_groups(width)} * (kGroupSize + 12) : int64_t{width} * 4;
+  return (payload + 63) / 64 * 64 + 64;
+}
+
+inline int64_t activation_buffer_bytes(DType format, int32_t num_rows, int32_t width) {
+  return num_rows * activation_row_bytes(format, width);
+}
+
+inline float* float_row(const Activations& activations, int64_t row) {
+  return reinterpret_cast<float*>(static_cast<char*>(activations.data) +
+                                  row * activation_row_bytes(DType::kFloat32, activations.width));
+}
+
+inline Int8Row int8_row(const Activations& activations, int64_t row) {
+  char* start = static_cast<char*>(activations.data) +
+                row * activation_row_bytes(DType::kInt8, activations.width);
+  const int64_t groups = num_groups(activations.width);
+  return {reinterpret_cast<int8_t*>(start), reinterpret_cast<float*>(start + groups * kGroupSize),
+          reinterpret_cast<int32_t*>(start + groups * (kGroupSize + 4)),
+          reinterpret_cast<float*>(start + groups * (kGroupSize + 8))};
+}
+
+}  // namespace medusa::cpu

@@ -1,0 +1,29 @@
+// Everything a kernel body may use from outside, included before a target region begins: a header
+// first seen inside one would be compiled for that instruction set and could be linked into the
+// program at large.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "core/dtype.h"
+#include "core/kernel_table.h"
+#include "core/noise.h"
+#include "core/packed_matrix.h"
+#include "core/params.h"
+#include "cpu/activations.h"
+#include "cpu/context.h"
+#include "cpu/isa/fill.h"
