@@ -35,5 +35,5 @@ def build_ahead_of_time(root: Path, target: Path, work: Path, settings: Settings
         fresh = target.with_suffix(".tmp")
         shutil.copy(library, fresh)
         fresh.replace(target)
-    info = json.dumps(describe(plan, compiler), indent=1)
-    (target.parent / AHEAD_OF_TIME_INFO).write_text(info)
+        info = json.dumps(describe(plan, compiler), indent=1)
+        (target.parent / AHEAD_OF_TIME_INFO).write_text(info)

@@ -1,0 +1,416 @@
+"""The build at first use: cached, locked, rebuilt when it must be, readable when it cannot.
+
+The mechanism is tested on a module of three small files, which compiles in a second; the real
+sources are compiled by the tests that import medusa_ext._C.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+
+from medusa_ext import _build
+from medusa_ext._build import cache, cuda
+from medusa_ext._build.compile import Progress
+from medusa_ext._build.toolchain import make_plan
+
+REPOSITORY = Path(__file__).parents[1]
+MODULE = """
+#include <Python.h>
+#include "core/answer.h"
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr};
+PyMODINIT_FUNC PyInit__C() {
+  PyObject* module = PyModule_Create(&definition);
+  PyModule_AddIntConstant(module, "answer", answer());
+  return module;
+}
+"""
+FILES = {
+    "sources.txt": "# the list\ncore/answer.cpp\nbindings/module.cpp  # the module\n",
+    "core/value.h": "constexpr int kValue = 7;\n",
+    "core/other.h": "constexpr int kOther = 1;\n",
+    "core/answer.h": "int answer();\n",
+    "core/answer.cpp": '#include "core/answer.h"\n#include "value.h"\n'
+    "int answer() { return kValue; }\n",
+    "bindings/module.cpp": MODULE,
+}
+OBTAIN = """
+import os, sys
+from pathlib import Path
+from medusa_ext import _build
+print(_build.obtain(Path(sys.argv[1]), _build.Settings.from_environment(os.environ)).path)
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package folder with native sources in it, as an installed medusa_ext has them."""
+    root = tmp_path / "package"
+    for name, text in FILES.items():
+        path = root / "csrc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> _build.Settings:
+    return _build.Settings(cache=tmp_path / "cache")
+
+
+def answer_of(path: Path) -> int:
+    """Loads the module in a process of its own and returns its constant."""
+    code = f"import sys; sys.path.insert(0, {str(path.parent)!r}); import _C; print(_C.answer)"
+    result = subprocess.run(
+        [sys.executable, "-c", f"import torch; {code}"], capture_output=True, text=True, check=True
+    )
+    return int(result.stdout)
+
+
+def start(package: Path, cache_folder: Path, **environment: str) -> subprocess.Popen[str]:
+    """A process that obtains the binary and prints its path."""
+    return subprocess.Popen(
+        [sys.executable, "-c", OBTAIN, str(package)],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(_build.__file__).parents[2]),
+            "MEDUSA_CACHE": str(cache_folder),
+            **environment,
+        },
+        cwd=package.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def slow_compiler(folder: Path, seconds: float) -> str:
+    """A compiler that takes its time before it compiles; reports its version at once."""
+    path = folder / "slow-c++"
+    path.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] || { touch '
+        f'"{folder}/started"; sleep {seconds}; }}\nexec c++ "$@"\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def listing(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def test_compiles_once_and_then_reuses(
+    package: Path, settings: _build.Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = listing(package)
+    first = _build.obtain(package, settings)
+    assert "medusa_ext: compiling the CPU backend (0/2, 0 s)" in capfd.readouterr().err
+    second = _build.obtain(package, settings)
+    assert capfd.readouterr().err == ""
+    assert first.path == second.path
+    assert first.origin == "on the fly"
+    assert answer_of(first.path) == 7
+    assert listing(package) == before, "the build wrote into the package"
+
+
+def test_changed_header_rebuilds(package: Path, settings: _build.Settings) -> None:
+    old = _build.obtain(package, settings)
+    header = package / "csrc/core/value.h"
+    stamp = header.stat()
+    header.write_text("constexpr int kValue = 8;\n")
+    os.utime(header, (stamp.st_atime, stamp.st_mtime))  # contents count, not clocks
+    new = _build.obtain(package, settings)
+    assert new.path != old.path
+    assert answer_of(new.path) == 8
+    objects = [path.name for path in (settings.cache / "build/objects").iterdir()]
+    assert sum(name.startswith("core.answer") for name in objects) == 2
+    assert sum(name.startswith("bindings.module") for name in objects) == 1
+
+
+def test_other_torch_needs_another_binary(package: Path, settings: _build.Settings) -> None:
+    plan = make_plan(package / "csrc", settings)
+    built = cache.build(plan, settings)
+    other = dataclasses.replace(plan, torch=dataclasses.replace(plan.torch, version="2.99.0"))
+    assert cache.find(plan, settings) == built
+    assert cache.find(other, settings) is None
+
+
+def test_other_compiler_needs_another_binary(
+    package: Path, settings: _build.Settings, tmp_path: Path
+) -> None:
+    built = _build.obtain(package, settings)
+    wrapper = tmp_path / "c++-99"
+    wrapper.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "c++ 99" || exec c++ "$@"\n')
+    wrapper.chmod(0o755)
+    other = dataclasses.replace(settings, compiler=str(wrapper))
+    assert _build.look(package, other).binary is None
+    assert _build.obtain(package, other).path != built.path
+
+
+def test_second_process_waits_and_says_for_whom(package: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    compiler = slow_compiler(tmp_path, 2)
+    first = start(package, folder, CXX=compiler)
+    wait_for(tmp_path / "started")
+    second = start(package, folder, CXX=compiler)
+    first_out, first_err = first.communicate(timeout=120)
+    second_out, second_err = second.communicate(timeout=120)
+    assert first.returncode == second.returncode == 0
+    assert first_out == second_out
+    assert "compiled the CPU backend" in first_err
+    assert f"waiting for process {first.pid}" in second_err
+    assert "compiling the CPU backend" not in second_err
+
+
+def test_killed_build_does_not_block_the_next(package: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    victim = start(package, folder, CXX=slow_compiler(tmp_path, 5))
+    wait_for(tmp_path / "started")
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate(timeout=60)
+    assert list((folder / "build").glob("tmp-*")), "the build was not interrupted half-way"
+    assert not list(folder.rglob("_C.so"))
+    binary = _build.obtain(package, _build.Settings(cache=folder))
+    assert answer_of(binary.path) == 7
+    assert not list((folder / "build").glob("tmp-*"))
+
+
+def test_compile_error_shows_the_compilers_words(package: Path, settings: _build.Settings) -> None:
+    source = package / "csrc/core/answer.cpp"
+    good = source.read_text()
+    source.write_text("int answer() { return undeclared; }\n")
+    with pytest.raises(_build.BuildError, match=r"(?s)compiling core/answer.cpp.*undeclared"):
+        _build.obtain(package, settings)
+    assert not list(settings.cache.rglob("_C.so"))
+    source.write_text(good)
+    assert answer_of(_build.obtain(package, settings).path) == 7
+
+
+def test_no_compiler_is_a_readable_error(package: Path, tmp_path: Path) -> None:
+    process = start(package, tmp_path / "cache", PATH="/nonexistent", CXX="")
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "no C++ compiler found (looked for c++, g++, clang++ on PATH)" in stderr
+    assert "apt-get install g++" in stderr
+
+
+def test_cached_binary_needs_no_compiler(package: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    built = _build.obtain(package, _build.Settings(cache=folder))
+    process = start(package, folder, PATH="/nonexistent", CXX="")
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert stdout.strip() == str(built.path)
+
+
+def test_disable_jit_forbids_compiling_but_not_the_cache(
+    package: Path, settings: _build.Settings
+) -> None:
+    forbidding = dataclasses.replace(settings, disable_jit=True)
+    with pytest.raises(_build.BuildError, match="MEDUSA_DISABLE_JIT=1 forbids compiling"):
+        _build.obtain(package, forbidding)
+    built = _build.obtain(package, settings)
+    assert _build.obtain(package, forbidding).path == built.path
+
+
+def install_ahead_of_time(package: Path, settings: _build.Settings, work: Path) -> Path:
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    target = package / f"_C{suffix}"
+    _build.build_ahead_of_time(package / "csrc", target, work, settings)
+    return target
+
+
+def test_ahead_of_time_binary_is_used(
+    package: Path, settings: _build.Settings, tmp_path: Path
+) -> None:
+    target = install_ahead_of_time(package, settings, tmp_path / "work")
+    binary = _build.obtain(package, settings)
+    assert (binary.path, binary.origin) == (target, "ahead of time")
+    assert not settings.cache.exists()
+
+
+@pytest.mark.parametrize("field", ["torch", "sources", "python", "flags"])
+def test_foreign_ahead_of_time_binary_is_rebuilt(
+    package: Path, settings: _build.Settings, tmp_path: Path, field: str
+) -> None:
+    target = install_ahead_of_time(package, settings, tmp_path / "work")
+    info_path = package / "_build_info.json"
+    info_path.write_text(json.dumps({**json.loads(info_path.read_text()), field: "other"}))
+    forbidding = dataclasses.replace(settings, disable_jit=True)
+    with pytest.raises(_build.BuildError, match=f"ahead-of-time binary has {field} other"):
+        _build.obtain(package, forbidding)
+    binary = _build.obtain(package, settings)
+    assert binary.path != target
+    assert binary.origin == "on the fly"
+
+
+def test_changed_source_outdates_the_ahead_of_time_binary(
+    package: Path, settings: _build.Settings, tmp_path: Path
+) -> None:
+    install_ahead_of_time(package, settings, tmp_path / "work")
+    (package / "csrc/core/value.h").write_text("constexpr int kValue = 9;\n")
+    assert answer_of(_build.obtain(package, settings).path) == 9
+
+
+def test_unwritable_cache_names_the_variable(package: Path) -> None:
+    with pytest.raises(_build.BuildError, match=r"cannot write the cache .*set MEDUSA_CACHE"):
+        _build.obtain(package, _build.Settings(cache=Path("/proc/medusa_ext")))
+
+
+def test_pruning_keeps_the_binaries_used_last(package: Path, settings: _build.Settings) -> None:
+    plan = make_plan(package / "csrc", settings)
+    built = []
+    for minor in range(cache.KEEP_BINARIES + 2):
+        torch = dataclasses.replace(plan.torch, version=f"2.{10 + minor}.9")
+        built.append(cache.build(dataclasses.replace(plan, torch=torch), settings).path)
+        os.utime(built[-1].parent, (minor, minor))
+    assert [path.exists() for path in built] == [False] * 2 + [True] * cache.KEEP_BINARIES
+
+
+def test_missing_listed_source_is_named(package: Path) -> None:
+    (package / "csrc/core/answer.cpp").unlink()
+    with pytest.raises(_build.BuildError, match=r"sources.txt names core/answer.cpp"):
+        _build.Sources.read(package / "csrc")
+
+
+def test_object_digest_follows_includes(package: Path) -> None:
+    def digest() -> str:
+        return _build.Sources.read(package / "csrc").object_digest("core/answer.cpp")
+
+    before = digest()
+    (package / "csrc/core/other.h").write_text("constexpr int kOther = 2;\n")
+    assert digest() == before, "a header that is not included"
+    (package / "csrc/core/value.h").write_text('#include "core/other.h"\nconstexpr int kValue=1;')
+    included = digest()
+    (package / "csrc/core/other.h").write_text("constexpr int kOther = 3;\n")
+    assert len({before, included, digest()}) == 3
+
+
+def test_object_digest_of_a_macro_include_covers_every_header(package: Path) -> None:
+    source = package / "csrc/core/answer.cpp"
+    source.write_text('#define HEADER "value.h"\n#include HEADER\n')
+    before = _build.Sources.read(package / "csrc").object_digest("core/answer.cpp")
+    (package / "csrc/core/value.h").write_text("// changed\n")
+    assert _build.Sources.read(package / "csrc").object_digest("core/answer.cpp") != before
+
+
+def test_the_list_names_every_source() -> None:
+    root = REPOSITORY / "csrc"
+    assert _build.Sources.read(root).unlisted() == []
+
+
+def test_cuda_sources_need_the_cuda_backend(package: Path) -> None:
+    for name in ("cuda/compact.cu", "ops/cuda/compact.cpp"):
+        path = package / "csrc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        with (package / "csrc/sources.txt").open("a") as file:
+            file.write(f"{name}\n")
+    sources = _build.Sources.read(package / "csrc")
+    assert sources.select(cuda=False) == ["core/answer.cpp", "bindings/module.cpp"]
+    assert sources.select(cuda=True)[2:] == ["cuda/compact.cu", "ops/cuda/compact.cpp"]
+
+
+def test_progress_rewrites_a_terminals_line() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    progress = Progress("CPU backend", 31, stream, start=time.monotonic() - 40)
+    progress.update(12)
+    progress.update(31, final=True)
+    lines = stream.getvalue().split("\r")
+    assert lines[0] == "medusa_ext: compiling the CPU backend (12/31, 40 s)"
+    assert lines[1].rstrip(" \n") == "medusa_ext: compiled the CPU backend (31/31, 40 s)"
+
+
+def test_environment_values_are_checked() -> None:
+    read = _build.Settings.from_environment
+    assert read({"MEDUSA_CUDA": "1", "HOME": "/h"}).cuda is True
+    assert read({"MEDUSA_CUDA": "0"}).cuda is False
+    assert read({}).cuda is None
+    assert read({"MEDUSA_CACHE": "/x/y"}).cache == Path("/x/y")
+    assert read({"XDG_CACHE_HOME": "/x"}).cache == Path("/x/medusa_ext")
+    with pytest.raises(_build.BuildError, match="MEDUSA_CUDA: needs 0 or 1, got 'maybe'"):
+        read({"MEDUSA_CUDA": "maybe"})
+    with pytest.raises(_build.BuildError, match="MAX_JOBS: needs a whole number"):
+        read({"MAX_JOBS": "none"})
+
+
+def test_cuda_is_left_out_with_a_reason(settings: _build.Settings) -> None:
+    assert cuda.decide(None, settings) == (None, "the installed torch is not a CUDA build")
+    off = dataclasses.replace(settings, cuda=False)
+    assert cuda.decide("13.0", off) == (None, "MEDUSA_CUDA=0")
+    toolkit, reason = cuda.decide("5.5", settings)
+    assert toolkit is None
+    assert reason.startswith("no nvcc 5.x found for torch's CUDA 5.5")
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+def test_cuda_is_built_when_asked_for(settings: _build.Settings) -> None:
+    nvcc = shutil.which("nvcc")
+    assert nvcc is not None
+    version = cuda.nvcc_version(Path(nvcc))
+    asked = dataclasses.replace(settings, cuda_arch_list="8.0 9.0+PTX")
+    toolkit, reason = cuda.decide(version, asked)
+    assert toolkit is not None
+    assert reason == "TORCH_CUDA_ARCH_LIST=8.0 9.0+PTX"
+    assert toolkit.gencode() == [
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_90,code=sm_90",
+        "-gencode=arch=compute_90,code=compute_90",
+    ]
+    everywhere, reason = cuda.decide(version, dataclasses.replace(settings, cuda=True))
+    assert everywhere is not None
+    assert reason in ("MEDUSA_CUDA=1", "a CUDA device is present")
+    if not cuda.device_arches():
+        assert cuda.decide(version, settings)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("built", "devices", "runs"),
+    [
+        (["8.0"], ("8.0",), True),
+        (["8.0"], ("8.6",), True),
+        (["8.6"], ("8.0",), False),
+        (["8.0"], ("9.0",), False),
+        (["8.0+PTX"], ("9.0",), True),
+        (["9.0+PTX"], ("8.0",), False),
+        (["8.0", "9.0"], ("8.9", "9.0"), True),
+        (["9.0"], ("8.9", "9.0"), False),
+        (["9.0"], (), True),
+    ],
+)
+def test_code_runs_on_its_devices(built: list[str], devices: tuple[str, ...], runs: bool) -> None:
+    assert cuda.runs_on(built, devices) is runs
+
+
+def test_arch_list_is_checked() -> None:
+    assert cuda.parse_arch_list("8.0;9.0+PTX, 12.0") == ("8.0", "9.0+PTX", "12.0")
+    with pytest.raises(_build.BuildError, match="TORCH_CUDA_ARCH_LIST: needs numbers"):
+        cuda.parse_arch_list("Hopper")
+
+
+def test_importing_the_package_alone_builds_nothing() -> None:
+    code = "import sys, medusa_ext; assert 'medusa_ext._C' not in sys.modules"
+    folder = Path(_build.__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
