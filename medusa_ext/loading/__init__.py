@@ -5,17 +5,33 @@ functions that need them.
 """
 
 from .config import ModelConfig, RopeScaling
+from .convert import convert
+from .heads import HeadsCheckpoint, ResBlock, check_against_base, load_heads
+from .heads_native import save_heads
+from .heads_resolve import resolve_heads
+from .resolve import cache_dir, resolve_model
 from .source import ModelSource, open_source
+from .tokenizer import load_tokenizer
 from .weight_tensor import NATIVE_DTYPES, WeightTensor
 from .weights import base_fingerprint, iter_weights
 
 __all__ = [
     "NATIVE_DTYPES",
+    "HeadsCheckpoint",
     "ModelConfig",
     "ModelSource",
+    "ResBlock",
     "RopeScaling",
     "WeightTensor",
     "base_fingerprint",
+    "cache_dir",
+    "check_against_base",
+    "convert",
     "iter_weights",
+    "load_heads",
+    "load_tokenizer",
     "open_source",
+    "resolve_heads",
+    "resolve_model",
+    "save_heads",
 ]

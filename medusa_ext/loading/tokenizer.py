@@ -38,10 +38,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
     Raises ValueError naming the file if there is none or it does not fit the model.
     """
-    if source.gguf is None:
-        tokenizer = _from_directory(source.path)
-    else:
-        tokenizer = _from_gguf(source.gguf)
+    tokenizer: PreTrainedTokenizerBase = (
+        _from_directory(source.path) if source.gguf is None else _from_gguf(source.gguf)
+    )
     if len(tokenizer) > source.config.vocab_size:
         need = f"at most the model's vocabulary of {source.config.vocab_size}"
         raise failure(source.path, "tokenizer size", need, len(tokenizer))
