@@ -21,21 +21,23 @@ class TokenTree:
     """A tree of draft nodes: node 0 is the root, parents come before children."""
 
     @staticmethod
-    def from_paths(
-        paths: Sequence[Sequence[int]], max_depth: int, max_rank: int
-    ) -> TokenTree: ...
+    def from_paths(paths: Sequence[Sequence[int]], num_heads: int, top_k: int) -> TokenTree: ...
     @staticmethod
-    def from_parents(parents: Sequence[int], ranks: Sequence[int] | None = None) -> TokenTree: ...
+    def from_parents(parents: Sequence[int]) -> TokenTree:
+        """Ranks count siblings in the order given."""
+
     @property
     def num_nodes(self) -> int: ...
+    @property
+    def max_path(self) -> int:
+        """Nodes on the longest path, the root included."""
+
     @property
     def parents(self) -> list[int]: ...
     @property
     def depths(self) -> list[int]: ...
     @property
     def ranks(self) -> list[int]: ...
-    @property
-    def max_depth(self) -> int: ...
     def paths(self) -> list[list[int]]: ...
 
 class ModelBuilder:
@@ -48,13 +50,13 @@ class ModelBuilder:
         isa: str = "",
         device: str = "cpu",
     ) -> None:
-        """config: the fields of loading.config.ModelConfig that shape the forward.
+        """config: num_layers, hidden_size, num_query_heads, num_kv_heads, head_size, ffn_size,
+        vocab_size, rms_eps, qkv_bias, qk_norm, tie_word_embeddings, inverse_frequencies (list of
+        D/2 floats) and layer_windows (list of L ints, 0: full attention).
         formats: canonical matrix name -> "float32" | "bfloat16" | "float16" | "int8" | "int4".
         isa: an entry of available_isas(), "" for the best."""
 
-    def set_rows(
-        self, name: str, first_row: int, source_type: str, data: npt.NDArray[Any]
-    ) -> None:
+    def set_rows(self, name: str, first_row: int, source_type: str, data: npt.NDArray[Any]) -> None:
         """Rows of a matrix: `data` is [rows, bytes or elements per row] in `source_type`:
         "float32" | "bfloat16" | "float16" | "q8_0" | "q4_0" | "q4_1"."""
 
@@ -70,16 +72,14 @@ class Model:
     @property
     def isa(self) -> str: ...
     @property
-    def device(self) -> str: ...
-    @property
     def packed_bytes(self) -> int: ...
     @property
     def formats(self) -> dict[str, str]: ...
 
 class HeadsBuilder:
-    """Medusa heads for `model`. Names: `{k}.{l}.weight` [H, H], `{k}.{l}.bias` [H], `{k}.root`
-    [H, H] (root-conditioned kind), and `lm_head` [V', H] (one for all heads) or `{k}.lm_head`.
-    Without any lm_head the base's is used."""
+    """Medusa heads for `model`. Matrices: `{k}.{l}.weight` [H, H] (of kind "root", `{k}.0.weight`
+    is [H, 2H]: the block's own weight beside the root embedding's), `{k}.{l}.bias` [H]; with
+    lm_head "shared" `lm_head` [V', H], with "own" `{k}.lm_head` [V', H]."""
 
     def __init__(
         self,
@@ -87,11 +87,13 @@ class HeadsBuilder:
         num_heads: int,
         num_layers: int,
         kind: str,
-        formats: Mapping[str, str],
+        lm_head: str,
+        block_format: str = "float32",
+        lm_head_format: str = "float32",
         token_map: Int32Array | None = None,
     ) -> None:
-        """kind: "medusa" | "root". formats: "blocks" and "lm_head" -> weight format.
-        token_map: [V'] draft id -> token id."""
+        """kind: "medusa" | "root". lm_head: "base" | "shared" | "own".
+        token_map: [V'] draft id -> token id; None: V' is the vocabulary."""
 
     def set_rows(
         self, name: str, first_row: int, source_type: str, data: npt.NDArray[Any]
@@ -108,6 +110,8 @@ class Heads:
     def num_layers(self) -> int: ...
     @property
     def kind(self) -> str: ...
+    @property
+    def draft_vocab_size(self) -> int: ...
     @property
     def packed_bytes(self) -> int: ...
 
@@ -180,7 +184,9 @@ class Session:
     def draft_heads(self, heads: Heads, tree: TokenTree) -> None:
         """Adds the heads' candidates for every active sequence, arranged as `tree`."""
 
-    def draft_lookup(self, max_nodes: int, max_ngram: int, min_ngram: int, max_branches: int) -> int:
+    def draft_lookup(
+        self, max_nodes: int, max_ngram: int, min_ngram: int, max_branches: int
+    ) -> int:
         """Adds continuations of earlier n-gram matches in the sequence's own text (prompt and
         output so far), longest and latest first, up to max_nodes drafted nodes. The number of
         active sequences with a match."""

@@ -14,6 +14,8 @@ namespace medusa {
 class Context {
  public:
   virtual ~Context() = default;
+  /// Threads that the kernels may use from the next one on; a device has its own.
+  virtual void set_num_threads(int /*num_threads*/) {}
 };
 
 /// The kernels of one backend and instruction set. Every entry is set. An entry that fails on the

@@ -1,7 +1,7 @@
 // Parameter structs that cross the border from host code to kernels: plain data, one per kernel.
 // Dimension letters: B sequences, N nodes (root included), R rows, P longest path, L layers,
-// H hidden size, Q query heads, G KV heads, D head size, S cache rows, V vocabulary, K Medusa heads.
-// Strides are in elements and offsets int64_t. Kernels trust what they are given.
+// H hidden size, Q query heads, G KV heads, D head size, S cache rows, V vocabulary, K Medusa
+// heads. Strides are in elements and offsets int64_t. Kernels trust what they are given.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,14 @@ namespace medusa {
 /// The R packed rows of one forward: the nodes of every sequence taking part, one sequence after
 /// another, or the chunk of a prompt. A node's K/V goes to cache row `length + node`.
 struct RowTable {
-  int32_t num_rows = 0;       // R
-  int32_t num_sequences = 0;  // B' taking part, at most the cache's B
-  int32_t mask_words = 0;     // W, 64-bit words per row of `ancestors`
-  const int32_t* tokens = nullptr;      // [R]
-  const int32_t* sequences = nullptr;   // [R], 0 … B'-1, ascending
-  const int32_t* positions = nullptr;   // [R], length + depth
-  const int32_t* nodes = nullptr;       // [R], index within the sequence's nodes
-  const int32_t* first_rows = nullptr;  // [B' + 1]
+  int32_t num_rows = 0;                  // R
+  int32_t num_sequences = 0;             // B' taking part, at most the cache's B
+  int32_t mask_words = 0;                // W, 64-bit words per row of `ancestors`
+  const int32_t* tokens = nullptr;       // [R]
+  const int32_t* sequences = nullptr;    // [R], 0 … B'-1, ascending
+  const int32_t* positions = nullptr;    // [R], length + depth
+  const int32_t* nodes = nullptr;        // [R], index within the sequence's nodes
+  const int32_t* first_rows = nullptr;   // [B' + 1]
   const int32_t* cache_slots = nullptr;  // [B'], the sequence's row of the cache
   const int32_t* lengths = nullptr;      // [B'], cache rows that are valid for every row
   /// [R, W]; bit j is set when node j of the same sequence is the node itself or an ancestor.
@@ -32,9 +32,9 @@ struct RowTable {
 /// The rows of B padded trees, [B, N] nodes each: what a `RowTable` holds, made from the parents.
 /// A node whose parent is -1 is a root; behind the first node such roots are padding.
 struct TreeRowsParams {
-  int32_t num_sequences = 0;  // B
-  int32_t num_nodes = 0;      // N
-  int32_t mask_words = 0;     // W
+  int32_t num_sequences = 0;         // B
+  int32_t num_nodes = 0;             // N
+  int32_t mask_words = 0;            // W
   const int32_t* parents = nullptr;  // [B, N], -1 or an earlier node
   const int32_t* lengths = nullptr;  // [B]
   int32_t* sequences = nullptr;      // [B * N]
@@ -63,15 +63,15 @@ struct KvCache {
 
 struct EmbedParams {
   int32_t num_rows = 0;
-  const int32_t* tokens = nullptr;  // [R]
+  const int32_t* tokens = nullptr;      // [R]
   const PackedMatrix* table = nullptr;  // [V, H]
-  float* out = nullptr;             // [R, H]
+  float* out = nullptr;                 // [R, H]
 };
 
 /// out = x / rms(x) * weight, RMS over H with `epsilon` inside the root.
 struct RmsNormParams {
   int32_t num_rows = 0;
-  int32_t width = 0;              // H
+  int32_t width = 0;  // H
   float epsilon = 0;
   const float* x = nullptr;       // [R, H]
   const float* weight = nullptr;  // [H]
@@ -88,11 +88,11 @@ struct QuantizeParams {
 };
 
 enum class Epilogue : int32_t {
-  kStore = 0,     // out = xW + bias
-  kAdd = 1,       // out += xW + bias: the residual stream
-  kSiluMul = 2,   // is_gate_up weights, N = 2F: out[:, f] = silu(gate_f) * up_f
-  kArgmax = 3,    // nothing stored but the arg-max over N of each row; ties to the lowest id
-  kSiluAdd = 4,   // out += silu(xW + bias): a Medusa ResBlock
+  kStore = 0,    // out = xW + bias
+  kAdd = 1,      // out += xW + bias: the residual stream
+  kSiluMul = 2,  // is_gate_up weights, N = 2F: out[:, f] = silu(gate_f) * up_f
+  kArgmax = 3,   // nothing stored but the arg-max over N of each row; ties to the lowest id
+  kSiluAdd = 4,  // out += silu(xW + bias): a Medusa ResBlock
 };
 
 /// out[r, n] = sum_k in[r, k] * weight[n, k]. A row's bits never depend on R or the thread count.
@@ -102,11 +102,11 @@ struct LinearParams {
   const PackedMatrix* weight = nullptr;  // [N, K]
   const float* bias = nullptr;           // [N] or null
   Epilogue epilogue = Epilogue::kStore;
-  float* out = nullptr;          // [R, N], row stride out_stride; kSiluMul: [R, N/2]; unused: null
+  float* out = nullptr;  // [R, N], row stride out_stride; kSiluMul: [R, N/2]; unused: null
   int64_t out_stride = 0;
-  Activations out_activations;   // kSiluMul: written instead of `out` when its data is set
-  int32_t* argmax = nullptr;     // [R] kArgmax
-  float* max_value = nullptr;    // [R] kArgmax, or null
+  Activations out_activations;  // kSiluMul: written instead of `out` when its data is set
+  int32_t* argmax = nullptr;    // [R] kArgmax
+  float* max_value = nullptr;   // [R] kArgmax, or null
 };
 
 /// Rotates Q and K by position (Hugging Face's half-split layout), normalises heads first where the
@@ -157,8 +157,8 @@ struct SampleParams {
   const uint64_t* seeds = nullptr;     // [R]
   const int32_t* positions = nullptr;  // [R], position of the token that is drawn
   float temperature = 1;
-  float top_p = 1;    // 1: off
-  int32_t top_k = 0;  // 0: off
+  float top_p = 1;         // 1: off
+  int32_t top_k = 0;       // 0: off
   int32_t* out = nullptr;  // [R]
 };
 
@@ -171,14 +171,14 @@ struct CandidatesParams {
   int32_t top_k = 0;          // k <= 32
   int32_t num_nodes = 0;      // N
   DType dtype = DType::kFloat32;
-  const void* logits = nullptr;         // [B, K, V]
-  const int32_t* token_map = nullptr;   // [V] draft id -> token id, or null
-  const int32_t* roots = nullptr;       // [B]
-  const int32_t* depths = nullptr;      // [N]
-  const int32_t* ranks = nullptr;       // [N]
-  int32_t* top_ids = nullptr;           // [B, K, k] token ids, best first, ties to the lowest id
-  float* top_log_probs = nullptr;       // [B, K, k] log-softmax over V, or null
-  int32_t* tokens = nullptr;            // [B, N]
+  const void* logits = nullptr;        // [B, K, V]
+  const int32_t* token_map = nullptr;  // [V] draft id -> token id, or null
+  const int32_t* roots = nullptr;      // [B]
+  const int32_t* depths = nullptr;     // [N]
+  const int32_t* ranks = nullptr;      // [N]
+  int32_t* top_ids = nullptr;          // [B, K, k] token ids, best first, ties to the lowest id
+  float* top_log_probs = nullptr;      // [B, K, k] log-softmax over V, or null
+  int32_t* tokens = nullptr;           // [B, N]
 };
 
 /// Greedy or sampled acceptance: from the root, descend to the child whose token is the node's
@@ -187,29 +187,29 @@ struct CandidatesParams {
 /// Per-node arrays are [B, N], or packed when `first_rows` is set: the nodes of sequence b start at
 /// row first_rows[b] then.
 struct AcceptParams {
-  int32_t num_sequences = 0;  // B
-  int32_t max_nodes = 0;      // N
-  int32_t max_path = 0;       // P
+  int32_t num_sequences = 0;            // B
+  int32_t max_nodes = 0;                // N
+  int32_t max_path = 0;                 // P
   const int32_t* first_rows = nullptr;  // [B] or null
-  const int32_t* tokens = nullptr;     // [B, N]
-  const int32_t* targets = nullptr;    // [B, N]
-  const int32_t* parents = nullptr;    // [B, N], -1 at the root, else an earlier node
-  const int32_t* num_nodes = nullptr;  // [B]
-  int32_t* path = nullptr;       // [B, P], node indices from the root on, -1 behind the end
-  int32_t* count = nullptr;      // [B], nodes on the path, the root included
-  int32_t* next_root = nullptr;  // [B], the target of the last accepted node
+  const int32_t* tokens = nullptr;      // [B, N]
+  const int32_t* targets = nullptr;     // [B, N]
+  const int32_t* parents = nullptr;     // [B, N], -1 at the root, else an earlier node
+  const int32_t* num_nodes = nullptr;   // [B]
+  int32_t* path = nullptr;              // [B, P], node indices from the root on, -1 behind the end
+  int32_t* count = nullptr;             // [B], nodes on the path, the root included
+  int32_t* next_root = nullptr;         // [B], the target of the last accepted node
 };
 
 /// Typical acceptance (Medusa, section 3.3.1): child x of an accepted node is accepted when
 /// p(x) > min(epsilon, delta * exp(-H)), p the tempered softmax at the parent; the longest accepted
 /// path, ties by the sum of log p. The next root is drawn like `SampleParams` does.
 struct AcceptTypicalParams {
-  AcceptParams accept;           // targets unused
-  int64_t width = 0;             // V
+  AcceptParams accept;  // targets unused
+  int64_t width = 0;    // V
   DType dtype = DType::kFloat32;
-  const void* logits = nullptr;  // [B, N, V]
-  const uint64_t* seeds = nullptr;     // [B]
-  const int32_t* lengths = nullptr;    // [B], position of the root: noise is keyed by position
+  const void* logits = nullptr;      // [B, N, V]
+  const uint64_t* seeds = nullptr;   // [B]
+  const int32_t* lengths = nullptr;  // [B], position of the root: noise is keyed by position
   float temperature = 1;
   float top_p = 1;
   int32_t top_k = 0;
@@ -220,9 +220,9 @@ struct AcceptTypicalParams {
 /// Keeps the hidden state of each sequence's last accepted node:
 /// out[slots[b]] = hidden[first_rows[b] + path[b, count[b] - 1]].
 struct GatherHiddenParams {
-  int32_t num_sequences = 0;  // B'
-  int32_t width = 0;          // H
-  int32_t max_path = 0;       // P
+  int32_t num_sequences = 0;            // B'
+  int32_t width = 0;                    // H
+  int32_t max_path = 0;                 // P
   const float* hidden = nullptr;        // [R, H]
   const int32_t* first_rows = nullptr;  // [B']
   const int32_t* path = nullptr;        // [B', P]
@@ -235,9 +235,9 @@ struct GatherHiddenParams {
 /// hidden state x followed by the root token's embedding e scaled to its size,
 /// e * rms(x) / rms(e).
 struct HeadInputsParams {
-  int32_t num_sequences = 0;  // B'
-  int32_t num_heads = 0;      // K
-  int32_t width = 0;          // H
+  int32_t num_sequences = 0;              // B'
+  int32_t num_heads = 0;                  // K
+  int32_t width = 0;                      // H
   const float* hidden = nullptr;          // [B, H]
   const int32_t* slots = nullptr;         // [B'], rows of `hidden`
   const float* root_embedding = nullptr;  // [B', H], or null: plain heads
@@ -248,19 +248,19 @@ struct HeadInputsParams {
 /// Moves the rows of the accepted path together, in place, by bytes:
 /// row length + path[i] -> length + i in every cache; then length += count.
 struct CompactParams {
-  int32_t num_caches = 0;            // 2L: K and V of every layer
-  void* const* caches = nullptr;     // [num_caches] of [B, G, S, row_bytes]
-  int32_t num_sequences = 0;         // B
-  int32_t num_kv_heads = 0;          // G
-  int64_t row_bytes = 0;             // D elements
-  int64_t row_stride = 0;            // bytes
-  int64_t head_stride = 0;           // bytes
-  int64_t slot_stride = 0;           // bytes
-  int32_t max_path = 0;              // P
+  int32_t num_caches = 0;                // 2L: K and V of every layer
+  void* const* caches = nullptr;         // [num_caches] of [B, G, S, row_bytes]
+  int32_t num_sequences = 0;             // B
+  int32_t num_kv_heads = 0;              // G
+  int64_t row_bytes = 0;                 // D elements
+  int64_t row_stride = 0;                // bytes
+  int64_t head_stride = 0;               // bytes
+  int64_t slot_stride = 0;               // bytes
+  int32_t max_path = 0;                  // P
   const int32_t* cache_slots = nullptr;  // [B], or null: sequence b is slot b
-  const int32_t* path = nullptr;     // [B, P], ascending node indices
-  const int32_t* count = nullptr;    // [B], 0: nothing accepted
-  int32_t* length = nullptr;         // [B], advanced by count
+  const int32_t* path = nullptr;         // [B, P], ascending node indices
+  const int32_t* count = nullptr;        // [B], 0: nothing accepted
+  int32_t* length = nullptr;             // [B], advanced by count
   bool advance = true;  // false: caches of another row size follow in the same step
 };
 

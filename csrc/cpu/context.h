@@ -43,6 +43,12 @@ class CpuContext : public Context {
     return static_cast<T*>(scratch_[thread_index].reserve(count * int64_t{sizeof(T)}));
   }
 
+  /// The same for the one who calls `parallel`, apart from its thread 0's: results of all threads.
+  template <typename T>
+  T* shared_scratch(int64_t count) {
+    return static_cast<T*>(shared_scratch_.reserve(count * int64_t{sizeof(T)}));
+  }
+
  private:
   class Scratch {
    public:
@@ -75,6 +81,7 @@ class CpuContext : public Context {
 
   ThreadPool pool_;
   std::vector<Scratch> scratch_;
+  Scratch shared_scratch_;
 };
 
 /// The context every CPU kernel is given.

@@ -1,0 +1,61 @@
+// The pieces of the Python module, one function per file.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/packed_matrix.h"
+
+namespace medusa::bindings {
+
+namespace py = pybind11;
+
+using IntArray = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+void register_tree(py::module_& module);
+void register_model(py::module_& module);
+void register_heads(py::module_& module);
+void register_session(py::module_& module);
+void register_threads(py::module_& module);
+
+/// Threads of the forwards: set_num_threads, or torch's own number until that is called.
+int num_threads();
+
+/// "float32" | "bfloat16" | "float16" | "int8" | "int4"; ValueError naming `argument` otherwise.
+DType parse_dtype(const std::string& argument, const std::string& name);
+std::map<std::string, DType> parse_formats(const std::map<std::string, std::string>& formats);
+
+/// A loader's rows: a 2-D C-contiguous array, and what its bytes mean.
+struct SourceRows {
+  SourceType type;
+  const void* data;
+  int32_t num_rows;
+  int64_t row_bytes;
+};
+SourceRows parse_rows(const std::string& name, const std::string& source_type,
+                      const py::array& data);
+
+template <typename T>
+py::array_t<T> to_array(const std::vector<T>& values, std::vector<py::ssize_t> shape) {
+  py::array_t<T> array(std::move(shape));
+  std::copy(values.begin(), values.end(), array.mutable_data());
+  return array;
+}
+
+inline py::array_t<int32_t> to_array(const std::vector<int32_t>& values) {
+  return to_array(values, {static_cast<py::ssize_t>(values.size())});
+}
+
+/// A one-dimensional array of integers, checked.
+std::vector<int32_t> parse_ints(const std::string& argument, const IntArray& array);
+
+}  // namespace medusa::bindings

@@ -1,0 +1,104 @@
+#include "model/model.h"
+
+#include <memory>
+
+#include "bindings/bindings.h"
+#include "cpu/backend.h"
+#include "model/builder.h"
+
+namespace medusa::bindings {
+namespace {
+
+template <typename T>
+T field(const py::dict& config, const char* name) {
+  if (!config.contains(name)) {
+    throw std::invalid_argument(std::string("config: ") + name + ", needs a value, got none");
+  }
+  return config[name].cast<T>();
+}
+
+ModelConfig parse_config(const py::dict& config) {
+  ModelConfig parsed;
+  parsed.num_layers = field<int32_t>(config, "num_layers");
+  parsed.hidden_size = field<int32_t>(config, "hidden_size");
+  parsed.num_query_heads = field<int32_t>(config, "num_query_heads");
+  parsed.num_kv_heads = field<int32_t>(config, "num_kv_heads");
+  parsed.head_size = field<int32_t>(config, "head_size");
+  parsed.ffn_size = field<int32_t>(config, "ffn_size");
+  parsed.vocab_size = field<int32_t>(config, "vocab_size");
+  parsed.rms_eps = field<float>(config, "rms_eps");
+  parsed.qkv_bias = field<bool>(config, "qkv_bias");
+  parsed.qk_norm = field<bool>(config, "qk_norm");
+  parsed.tied_embeddings = field<bool>(config, "tie_word_embeddings");
+  parsed.inverse_frequencies = field<std::vector<double>>(config, "inverse_frequencies");
+  parsed.layer_windows = field<std::vector<int32_t>>(config, "layer_windows");
+  return parsed;
+}
+
+Backend make_backend(const std::string& device, const std::string& isa) {
+  if (device == "cpu") return cpu::make_backend(isa);
+  throw std::invalid_argument("device: needs \"cpu\", got \"" + device + "\"");
+}
+
+std::unique_ptr<ModelBuilder> make_builder(const py::dict& config,
+                                           const std::map<std::string, std::string>& formats,
+                                           const std::string& isa, const std::string& device) {
+  return std::make_unique<ModelBuilder>(parse_config(config), parse_formats(formats),
+                                        make_backend(device, isa));
+}
+
+std::map<std::string, std::string> formats_of(const Model& model) {
+  std::map<std::string, std::string> formats;
+  const auto add = [&](const std::string& name, const Matrix& matrix) {
+    formats[name] = dtype_name(matrix.packed.format);
+  };
+  add("embed", model.embedding);
+  if (!model.config().tied_embeddings) add("lm_head", model.untied_lm_head);
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const LayerWeights& layer = model.layers[i];
+    const std::string prefix = "layers." + std::to_string(i) + ".";
+    const bool fused = layer.qkv.size() == 1;
+    add(prefix + "q", layer.qkv[0].matrix);
+    add(prefix + "k", layer.qkv[fused ? 0 : 1].matrix);
+    add(prefix + "v", layer.qkv[fused ? 0 : 2].matrix);
+    add(prefix + "o", layer.o);
+    add(prefix + "gate", layer.gate_up);
+    add(prefix + "up", layer.gate_up);
+    add(prefix + "down", layer.down);
+  }
+  return formats;
+}
+
+}  // namespace
+
+void register_model(py::module_& module) {
+  py::class_<Model, std::shared_ptr<Model>>(module, "Model", "Immutable packed weights.")
+      .def_property_readonly("isa",
+                             [](const Model& model) { return model.backend().kernels->name; })
+      .def_property_readonly("packed_bytes", &Model::packed_bytes)
+      .def_property_readonly("formats", formats_of);
+
+  py::class_<ModelBuilder>(module, "ModelBuilder",
+                           "Packs weights tensor by tensor, under their canonical names.")
+      .def(py::init(&make_builder), py::arg("config"), py::arg("formats"), py::arg("isa") = "",
+           py::arg("device") = "cpu")
+      .def(
+          "set_rows",
+          [](ModelBuilder& builder, const std::string& name, int32_t first_row,
+             const std::string& source_type, const py::array& data) {
+            const SourceRows rows = parse_rows(name, source_type, data);
+            const py::gil_scoped_release release;
+            builder.slots().set_rows(name, first_row, rows.type, rows.data, rows.num_rows,
+                                     rows.row_bytes);
+          },
+          py::arg("name"), py::arg("first_row"), py::arg("source_type"), py::arg("data"))
+      .def(
+          "set_vector",
+          [](ModelBuilder& builder, const std::string& name, const FloatArray& data) {
+            builder.slots().set_vector(name, data.data(), data.size());
+          },
+          py::arg("name"), py::arg("data"))
+      .def("finish", &ModelBuilder::finish);
+}
+
+}  // namespace medusa::bindings

@@ -1,0 +1,282 @@
+#include "model/builder.h"
+
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+#include "model/checks.h"
+
+namespace medusa {
+namespace {
+
+DType format_of(const Formats& formats, const std::string& name) {
+  const auto found = formats.find(name);
+  if (found == formats.end()) fail("formats", "an entry for " + name, "none");
+  return found->second;
+}
+
+/// Rows q, k, v of one layer go into one product when they share a format.
+struct Piece {
+  const char* name;
+  int32_t num_outputs;
+};
+
+}  // namespace
+
+Matrix make_matrix(const Backend& backend, DType format, int32_t num_outputs, int32_t num_inputs) {
+  Matrix matrix;
+  matrix.packed.format = format;
+  matrix.packed.num_outputs = num_outputs;
+  matrix.packed.num_inputs = num_inputs;
+  matrix.packed.bytes = backend.kernels->packed_bytes(format, num_outputs, num_inputs);
+  matrix.storage = backend.allocate(matrix.packed.bytes);
+  matrix.packed.data = matrix.storage.get();
+  return matrix;
+}
+
+int64_t source_row_bytes(SourceType type, int32_t num_inputs) {
+  const int64_t blocks = (num_inputs + kGroupSize - 1) / kGroupSize;
+  switch (type) {
+    case SourceType::kFloat32:
+      return int64_t{num_inputs} * 4;
+    case SourceType::kBFloat16:
+    case SourceType::kFloat16:
+      return int64_t{num_inputs} * 2;
+    case SourceType::kQ8_0:
+      return blocks * 34;
+    case SourceType::kQ4_0:
+      return blocks * 18;
+    case SourceType::kQ4_1:
+      return blocks * 20;
+  }
+  throw std::invalid_argument("source type: unknown value");
+}
+
+void WeightSlots::add_matrix(const std::string& name, PackedMatrix* matrix, int32_t first_output,
+                             int32_t num_outputs) {
+  MatrixSlot slot;
+  slot.matrix = matrix;
+  slot.first_output = first_output;
+  slot.num_outputs = num_outputs;
+  matrices_[name] = slot;
+}
+
+void WeightSlots::add_vector(const std::string& name, float* data, int64_t size) {
+  VectorSlot slot;
+  slot.data = data;
+  slot.size = size;
+  vectors_[name] = slot;
+}
+
+void WeightSlots::set_rows(const std::string& name, int32_t first_row, SourceType type,
+                           const void* data, int32_t num_rows, int64_t row_bytes) {
+  const auto found = matrices_.find(name);
+  if (found == matrices_.end()) fail(name, "the name of a matrix of this model", "an unknown name");
+  MatrixSlot& slot = found->second;
+  const int64_t need_bytes = source_row_bytes(type, slot.matrix->num_inputs);
+  if (row_bytes != need_bytes) {
+    fail(name, "rows of " + std::to_string(need_bytes) + " bytes", std::to_string(row_bytes));
+  }
+  if (first_row != slot.rows_set || num_rows < 1 || num_rows > slot.num_outputs - first_row) {
+    fail(
+        name,
+        "rows from " + std::to_string(slot.rows_set) + " up to " + std::to_string(slot.num_outputs),
+        std::to_string(num_rows) + " rows from " + std::to_string(first_row));
+  }
+  PackParams params;
+  params.matrix = slot.matrix;
+  params.source_type = type;
+  params.source = data;
+  params.source_stride = row_bytes;
+  params.first_output = slot.first_output + first_row;
+  params.num_rows = num_rows;
+  backend_.kernels->pack(params);
+  slot.rows_set += num_rows;
+}
+
+void WeightSlots::set_vector(const std::string& name, const float* data, int64_t size) {
+  const auto found = vectors_.find(name);
+  if (found == vectors_.end()) fail(name, "the name of a vector of this model", "an unknown name");
+  VectorSlot& slot = found->second;
+  if (size != slot.size) {
+    fail(name, std::to_string(slot.size) + " numbers", std::to_string(size));
+  }
+  const std::unique_ptr<Context> context = backend_.make_context();
+  backend_.copy_in(*context, slot.data, data, size * static_cast<int64_t>(sizeof(float)));
+  backend_.synchronize(*context);
+  slot.set = true;
+}
+
+void WeightSlots::check_complete(const char* what) const {
+  std::string missing;
+  for (const auto& [name, slot] : matrices_) {
+    if (slot.rows_set == slot.num_outputs) continue;
+    missing += " " + name + " (" + std::to_string(slot.rows_set) + " of " +
+               std::to_string(slot.num_outputs) + " rows)";
+  }
+  for (const auto& [name, slot] : vectors_) {
+    if (!slot.set) missing += " " + name;
+  }
+  if (!missing.empty()) throw std::invalid_argument(std::string(what) + ": missing" + missing);
+}
+
+ModelBuilder::ModelBuilder(ModelConfig config, const Formats& formats, Backend backend)
+    : slots_(backend) {
+  check_config(config);
+  model_ = std::make_shared<Model>(std::move(config), std::move(backend));
+  const ModelConfig& shape = model_->config();
+  model_->embedding = make_matrix(model_->backend(), format_of(formats, "embed"), shape.vocab_size,
+                                  shape.hidden_size);
+  slots_.add_matrix("embed", &model_->embedding.packed, 0, shape.vocab_size);
+  if (!shape.tied_embeddings) {
+    model_->untied_lm_head = make_matrix(model_->backend(), format_of(formats, "lm_head"),
+                                         shape.vocab_size, shape.hidden_size);
+    slots_.add_matrix("lm_head", &model_->untied_lm_head.packed, 0, shape.vocab_size);
+  }
+  model_->final_norm = DeviceArray<float>(model_->backend(), shape.hidden_size);
+  slots_.add_vector("final_norm", model_->final_norm.data(), shape.hidden_size);
+  for (int32_t i = 0; i < shape.num_layers; ++i) add_layer(formats, i);
+}
+
+void ModelBuilder::add_layer(const Formats& formats, int32_t index) {
+  const ModelConfig& shape = model_->config();
+  const Backend& backend = model_->backend();
+  const std::string prefix = "layers." + std::to_string(index) + ".";
+  LayerWeights& layer = model_->layers[static_cast<size_t>(index)];
+  const auto vector = [&](const char* name, DeviceArray<float>& array, int64_t size) {
+    array = DeviceArray<float>(backend, size);
+    slots_.add_vector(prefix + name, array.data(), size);
+  };
+  vector("attn_norm", layer.attn_norm, shape.hidden_size);
+  vector("ffn_norm", layer.ffn_norm, shape.hidden_size);
+  if (shape.qk_norm) {
+    vector("q_norm", layer.q_norm, shape.head_size);
+    vector("k_norm", layer.k_norm, shape.head_size);
+  }
+  add_attention(formats, prefix, layer);
+  layer.o =
+      make_matrix(backend, format_of(formats, prefix + "o"), shape.hidden_size, shape.q_width());
+  slots_.add_matrix(prefix + "o", &layer.o.packed, 0, shape.hidden_size);
+  const DType ffn_format = format_of(formats, prefix + "gate");
+  if (format_of(formats, prefix + "up") != ffn_format) {
+    fail(prefix + "up", std::string("the format of gate, ") + dtype_name(ffn_format),
+         dtype_name(format_of(formats, prefix + "up")));
+  }
+  layer.gate_up = make_matrix(backend, ffn_format, 2 * shape.ffn_size, shape.hidden_size);
+  layer.gate_up.packed.is_gate_up = true;
+  slots_.add_matrix(prefix + "gate", &layer.gate_up.packed, 0, shape.ffn_size);
+  slots_.add_matrix(prefix + "up", &layer.gate_up.packed, shape.ffn_size, shape.ffn_size);
+  layer.down =
+      make_matrix(backend, format_of(formats, prefix + "down"), shape.hidden_size, shape.ffn_size);
+  slots_.add_matrix(prefix + "down", &layer.down.packed, 0, shape.hidden_size);
+}
+
+void ModelBuilder::add_attention(const Formats& formats, const std::string& prefix,
+                                 LayerWeights& layer) {
+  const ModelConfig& shape = model_->config();
+  const Backend& backend = model_->backend();
+  const Piece pieces[] = {{"q", shape.q_width()}, {"k", shape.kv_width()}, {"v", shape.kv_width()}};
+  const DType format = format_of(formats, prefix + "q");
+  const bool fused =
+      format_of(formats, prefix + "k") == format && format_of(formats, prefix + "v") == format;
+  // Slots point into the parts: reserve, so that they never move.
+  layer.qkv.reserve(3);
+  if (fused) {
+    MatrixPart part;
+    part.matrix = make_matrix(backend, format, shape.qkv_width(), shape.hidden_size);
+    layer.qkv.push_back(std::move(part));
+  }
+  if (shape.qkv_bias) layer.qkv_bias = DeviceArray<float>(backend, shape.qkv_width());
+  int32_t column = 0;
+  for (const Piece& piece : pieces) {
+    if (fused) {
+      slots_.add_matrix(prefix + piece.name, &layer.qkv[0].matrix.packed, column,
+                        piece.num_outputs);
+    } else {
+      MatrixPart part;
+      part.column = column;
+      part.matrix = make_matrix(backend, format_of(formats, prefix + piece.name), piece.num_outputs,
+                                shape.hidden_size);
+      layer.qkv.push_back(std::move(part));
+      slots_.add_matrix(prefix + piece.name, &layer.qkv.back().matrix.packed, 0, piece.num_outputs);
+    }
+    if (shape.qkv_bias) {
+      slots_.add_vector(prefix + piece.name + "_bias", layer.qkv_bias.data() + column,
+                        piece.num_outputs);
+    }
+    column += piece.num_outputs;
+  }
+}
+
+std::shared_ptr<Model> ModelBuilder::finish() {
+  slots_.check_complete("model");
+  return std::exchange(model_, nullptr);
+}
+
+HeadsBuilder::HeadsBuilder(std::shared_ptr<const Model> model, HeadsConfig config,
+                           DType block_format, DType lm_head_format)
+    : slots_(model->backend()) {
+  if (config.num_heads < 1) fail("num_heads", "at least 1", std::to_string(config.num_heads));
+  if (config.num_layers < 1) fail("num_layers", "at least 1", std::to_string(config.num_layers));
+  const int32_t vocab = model->config().vocab_size;
+  for (int32_t id : config.token_map) {
+    if (id < 0 || id >= vocab) {
+      fail("token_map", "ids from 0 to " + std::to_string(vocab - 1), std::to_string(id));
+    }
+  }
+  config.draft_vocab_size =
+      config.token_map.empty() ? vocab : static_cast<int32_t>(config.token_map.size());
+  if (config.lm_head == HeadsConfig::LmHead::kBase && !config.token_map.empty()) {
+    fail("lm_head", "rows for the draft vocabulary", "none (the base's covers the full one)");
+  }
+  heads_ = std::make_shared<Heads>(std::move(model), std::move(config));
+  Heads& heads = *heads_;
+  const Backend& backend = heads.model->backend();
+  const int32_t width = heads.model->config().hidden_size;
+  const int32_t num_heads = heads.config.num_heads;
+  const int32_t deeper = heads.config.num_layers - 1;
+  heads.first_block = make_matrix(backend, block_format, num_heads * width, heads.input_width());
+  heads.first_bias = DeviceArray<float>(backend, int64_t{num_heads} * width);
+  heads.block_bias = DeviceArray<float>(backend, int64_t{deeper} * num_heads * width);
+  heads.blocks.reserve(static_cast<size_t>(deeper * num_heads));
+  for (int32_t k = 0; k < num_heads; ++k) {
+    const std::string prefix = std::to_string(k) + ".";
+    slots_.add_matrix(prefix + "0.weight", &heads.first_block.packed, k * width, width);
+    slots_.add_vector(prefix + "0.bias", heads.first_bias.data() + int64_t{k} * width, width);
+  }
+  for (int32_t layer = 1; layer <= deeper; ++layer) {
+    for (int32_t k = 0; k < num_heads; ++k) {
+      const std::string prefix = std::to_string(k) + "." + std::to_string(layer) + ".";
+      heads.blocks.push_back(make_matrix(backend, block_format, width, width));
+      slots_.add_matrix(prefix + "weight", &heads.blocks.back().packed, 0, width);
+      slots_.add_vector(prefix + "bias",
+                        heads.block_bias.data() + (int64_t{layer - 1} * num_heads + k) * width,
+                        width);
+    }
+  }
+  const bool own = heads.config.lm_head == HeadsConfig::LmHead::kOwn;
+  const int32_t num_lm_heads =
+      own ? num_heads : (heads.config.lm_head == HeadsConfig::LmHead::kShared ? 1 : 0);
+  heads.lm_heads.reserve(static_cast<size_t>(num_lm_heads));
+  for (int32_t i = 0; i < num_lm_heads; ++i) {
+    heads.lm_heads.push_back(
+        make_matrix(backend, lm_head_format, heads.config.draft_vocab_size, width));
+    slots_.add_matrix(own ? std::to_string(i) + ".lm_head" : "lm_head",
+                      &heads.lm_heads.back().packed, 0, heads.config.draft_vocab_size);
+  }
+  if (!heads.config.token_map.empty()) {
+    const int64_t size = heads.config.draft_vocab_size;
+    heads.token_map = DeviceArray<int32_t>(backend, size);
+    const std::unique_ptr<Context> context = backend.make_context();
+    backend.copy_in(*context, heads.token_map.data(), heads.config.token_map.data(),
+                    size * static_cast<int64_t>(sizeof(int32_t)));
+    backend.synchronize(*context);
+  }
+}
+
+std::shared_ptr<Heads> HeadsBuilder::finish() {
+  slots_.check_complete("heads");
+  return std::exchange(heads_, nullptr);
+}
+
+}  // namespace medusa

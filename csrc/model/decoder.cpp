@@ -1,0 +1,245 @@
+#include "model/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+namespace medusa {
+namespace {
+
+/// Copies host pointers into the backend's memory, for kernels that take tables of pointers.
+DeviceArray<void*> upload(const Backend& backend, const std::vector<void*>& pointers) {
+  DeviceArray<void*> array(backend, static_cast<int64_t>(pointers.size()));
+  const std::unique_ptr<Context> context = backend.make_context();
+  backend.copy_in(*context, array.data(), pointers.data(),
+                  static_cast<int64_t>(pointers.size() * sizeof(void*)));
+  backend.synchronize(*context);
+  return array;
+}
+
+}  // namespace
+
+KvCacheStorage::KvCacheStorage(const Model& model, DType dtype, int32_t num_slots, int32_t num_rows)
+    : num_rows_(num_rows) {
+  const ModelConfig& config = model.config();
+  const Backend& backend = model.backend();
+  const int64_t head_rows = int64_t{num_slots} * config.num_kv_heads * num_rows;
+  const int64_t plane_bytes = head_rows * config.head_size * dtype_bytes(dtype);
+  storage_ = backend.allocate(plane_bytes * 2 * config.num_layers);
+  if (dtype == DType::kInt8) scales_ = backend.allocate(head_rows * 4 * 2 * config.num_layers);
+  std::vector<void*> pointers;
+  std::vector<void*> scale_pointers;
+  for (int32_t i = 0; i < config.num_layers; ++i) {
+    KvCache cache;
+    cache.dtype = dtype;
+    cache.num_kv_heads = config.num_kv_heads;
+    cache.head_size = config.head_size;
+    cache.num_rows = num_rows;
+    cache.row_stride = config.head_size;
+    cache.head_stride = int64_t{num_rows} * config.head_size;
+    cache.slot_stride = cache.head_stride * config.num_kv_heads;
+    cache.k = static_cast<uint8_t*>(storage_.get()) + 2 * i * plane_bytes;
+    cache.v = static_cast<uint8_t*>(cache.k) + plane_bytes;
+    pointers.insert(pointers.end(), {cache.k, cache.v});
+    if (scales_) {
+      cache.k_scales = static_cast<float*>(scales_.get()) + 2 * i * head_rows;
+      cache.v_scales = cache.k_scales + head_rows;
+      scale_pointers.insert(scale_pointers.end(), {cache.k_scales, cache.v_scales});
+    }
+    layers_.push_back(cache);
+  }
+  caches_ = upload(backend, pointers);
+  if (scales_) scale_caches_ = upload(backend, scale_pointers);
+}
+
+CompactParams KvCacheStorage::compact_rows() const {
+  const KvCache& cache = layers_.front();
+  const int64_t element = dtype_bytes(cache.dtype);
+  CompactParams params;
+  params.num_caches = static_cast<int32_t>(2 * layers_.size());
+  params.caches = caches_.data();
+  params.num_kv_heads = cache.num_kv_heads;
+  params.row_bytes = cache.head_size * element;
+  params.row_stride = cache.row_stride * element;
+  params.head_stride = cache.head_stride * element;
+  params.slot_stride = cache.slot_stride * element;
+  return params;
+}
+
+CompactParams KvCacheStorage::compact_scales() const {
+  CompactParams params;
+  if (!scales_) return params;
+  params.num_caches = static_cast<int32_t>(2 * layers_.size());
+  params.caches = scale_caches_.data();
+  params.num_kv_heads = layers_.front().num_kv_heads;
+  params.row_bytes = sizeof(float);
+  params.row_stride = sizeof(float);
+  params.head_stride = int64_t{num_rows_} * params.row_stride;
+  params.slot_stride = params.head_stride * params.num_kv_heads;
+  return params;
+}
+
+Decoder::Decoder(std::shared_ptr<const Model> model, int32_t max_rows, int32_t max_positions)
+    : model_(std::move(model)), max_rows_(max_rows) {
+  const ModelConfig& config = model_->config();
+  const Backend& backend = model_->backend();
+  rope_table_ = model_->rope_table(max_positions);
+  residual_ = DeviceArray<float>(backend, int64_t{max_rows} * config.hidden_size);
+  qkv_ = DeviceArray<float>(backend, int64_t{max_rows} * config.qkv_width());
+  int64_t input_bytes = 0;
+  int64_t mixed_bytes = 0;
+  const auto grow = [&](int64_t& bytes, const PackedMatrix& reader) {
+    const KernelTable& kernels = *backend.kernels;
+    bytes = std::max(bytes, kernels.activation_bytes(kernels.activation_format(reader.format),
+                                                     max_rows, reader.num_inputs));
+  };
+  for (const LayerWeights& layer : model_->layers) {
+    for (const MatrixPart& part : layer.qkv) grow(input_bytes, part.matrix.packed);
+    grow(input_bytes, layer.gate_up.packed);
+    grow(mixed_bytes, layer.o.packed);
+    grow(mixed_bytes, layer.down.packed);
+  }
+  grow(input_bytes, model_->lm_head());
+  inputs_ = DeviceArray<uint8_t>(backend, input_bytes);
+  mixed_ = DeviceArray<uint8_t>(backend, mixed_bytes);
+}
+
+void Decoder::forward(Context& context, const RowTable& rows, const KvCacheStorage& cache,
+                      const ForwardOutputs& outputs) {
+  const ModelConfig& config = model_->config();
+  EmbedParams embed;
+  embed.num_rows = rows.num_rows;
+  embed.tokens = rows.tokens;
+  embed.table = &model_->embedding.packed;
+  embed.out = residual_.data();
+  model_->backend().kernels->embed(context, embed);
+  for (int32_t i = 0; i < config.num_layers; ++i) {
+    const LayerWeights& layer = model_->layers[static_cast<size_t>(i)];
+    attention_block(context, rows, layer, cache.layer(i),
+                    config.layer_windows[static_cast<size_t>(i)]);
+    ffn_block(context, rows.num_rows, layer);
+  }
+  finish(context, outputs);
+}
+
+Activations Decoder::activations_for(const PackedMatrix& reader,
+                                     const DeviceArray<uint8_t>& buffer) const {
+  Activations activations;
+  activations.format = model_->backend().kernels->activation_format(reader.format);
+  activations.width = reader.num_inputs;
+  activations.data = buffer.data();
+  return activations;
+}
+
+Activations Decoder::normalize(Context& context, const float* weight, int32_t first,
+                               int32_t num_rows, const PackedMatrix& reader, float* out_float) {
+  RmsNormParams norm;
+  norm.num_rows = num_rows;
+  norm.width = model_->config().hidden_size;
+  norm.epsilon = model_->config().rms_eps;
+  norm.x = residual_.data() + int64_t{first} * norm.width;
+  norm.weight = weight;
+  norm.out = activations_for(reader, inputs_);
+  norm.out_float = out_float;
+  model_->backend().kernels->rms_norm(context, norm);
+  return norm.out;
+}
+
+void Decoder::attention_block(Context& context, const RowTable& rows, const LayerWeights& layer,
+                              const KvCache& cache, int32_t window) {
+  const ModelConfig& config = model_->config();
+  const KernelTable& kernels = *model_->backend().kernels;
+  LinearParams product;
+  product.num_rows = rows.num_rows;
+  product.out_stride = config.qkv_width();
+  for (const MatrixPart& part : layer.qkv) {
+    product.weight = &part.matrix.packed;
+    const bool reusable = &part != &layer.qkv.front() &&
+                          product.in.format == kernels.activation_format(product.weight->format);
+    if (!reusable) {
+      product.in =
+          normalize(context, layer.attn_norm.data(), 0, rows.num_rows, *product.weight, nullptr);
+    }
+    product.bias = config.qkv_bias ? layer.qkv_bias.data() + part.column : nullptr;
+    product.out = qkv_.data() + part.column;
+    kernels.linear(context, product);
+  }
+
+  RopeAppendParams rope;
+  rope.rows = rows;
+  rope.cache = cache;
+  rope.num_query_heads = config.num_query_heads;
+  rope.qkv = qkv_.data();
+  rope.cos_sin = rope_table_.data();
+  rope.q_norm = config.qk_norm ? layer.q_norm.data() : nullptr;
+  rope.k_norm = config.qk_norm ? layer.k_norm.data() : nullptr;
+  rope.epsilon = config.rms_eps;
+  kernels.rope_append(context, rope);
+
+  TreeAttentionParams attention;
+  attention.rows = rows;
+  attention.cache = cache;
+  attention.num_query_heads = config.num_query_heads;
+  attention.sliding_window = window;
+  attention.scale = 1.0f / std::sqrt(static_cast<float>(config.head_size));
+  attention.q = qkv_.data();
+  attention.q_row_stride = config.qkv_width();
+  attention.out_activations = activations_for(layer.o.packed, mixed_);
+  kernels.tree_attention(context, attention);
+
+  LinearParams output;
+  output.num_rows = rows.num_rows;
+  output.in = attention.out_activations;
+  output.weight = &layer.o.packed;
+  output.epilogue = Epilogue::kAdd;
+  output.out = residual_.data();
+  output.out_stride = config.hidden_size;
+  kernels.linear(context, output);
+}
+
+void Decoder::ffn_block(Context& context, int32_t num_rows, const LayerWeights& layer) {
+  const ModelConfig& config = model_->config();
+  const KernelTable& kernels = *model_->backend().kernels;
+  LinearParams gate_up;
+  gate_up.num_rows = num_rows;
+  gate_up.weight = &layer.gate_up.packed;
+  gate_up.in = normalize(context, layer.ffn_norm.data(), 0, num_rows, *gate_up.weight, nullptr);
+  gate_up.epilogue = Epilogue::kSiluMul;
+  gate_up.out_activations = activations_for(layer.down.packed, mixed_);
+  kernels.linear(context, gate_up);
+
+  LinearParams down;
+  down.num_rows = num_rows;
+  down.in = gate_up.out_activations;
+  down.weight = &layer.down.packed;
+  down.epilogue = Epilogue::kAdd;
+  down.out = residual_.data();
+  down.out_stride = config.hidden_size;
+  kernels.linear(context, down);
+}
+
+void Decoder::finish(Context& context, const ForwardOutputs& outputs) {
+  if (outputs.num_outputs == 0) return;
+  const ModelConfig& config = model_->config();
+  const PackedMatrix& lm_head = model_->lm_head();
+  const int32_t unscored = outputs.num_outputs - outputs.num_targets;
+  if (unscored > 0) {
+    normalize(context, model_->final_norm.data(), outputs.first_output, unscored, lm_head,
+              outputs.hidden);
+  }
+  if (outputs.num_targets == 0) return;
+  LinearParams product;
+  product.num_rows = outputs.num_targets;
+  product.weight = &lm_head;
+  product.in = normalize(
+      context, model_->final_norm.data(), outputs.first_output + unscored, outputs.num_targets,
+      lm_head, outputs.hidden ? outputs.hidden + int64_t{unscored} * config.hidden_size : nullptr);
+  product.epilogue = outputs.logits ? Epilogue::kStore : Epilogue::kArgmax;
+  product.out = outputs.logits;
+  product.out_stride = config.vocab_size;
+  product.argmax = outputs.targets;
+  model_->backend().kernels->linear(context, product);
+}
+
+}  // namespace medusa

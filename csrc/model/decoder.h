@@ -1,0 +1,78 @@
+// The decoder's forward, written once over the kernel table.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "core/backend.h"
+#include "core/params.h"
+#include "model/model.h"
+
+namespace medusa {
+
+/// K and V of all layers for B sequences of S rows, [L, 2, B, G, S, D] in one allocation.
+class KvCacheStorage {
+ public:
+  KvCacheStorage() = default;
+  KvCacheStorage(const Model& model, DType dtype, int32_t num_slots, int32_t num_rows);
+
+  const KvCache& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
+  int32_t num_rows() const { return num_rows_; }
+
+  /// Compaction of every layer's K and V, for the caller to add lengths and paths; the second one
+  /// moves an int8 cache's scales and has num_caches = 0 for other types.
+  CompactParams compact_rows() const;
+  CompactParams compact_scales() const;
+
+ private:
+  int32_t num_rows_ = 0;
+  Storage storage_;
+  Storage scales_;
+  std::vector<KvCache> layers_;
+  DeviceArray<void*> caches_;        // [2L]
+  DeviceArray<void*> scale_caches_;  // [2L] or empty
+};
+
+/// What a forward leaves behind for `num_outputs` rows from `first_output` on; null: not wanted.
+struct ForwardOutputs {
+  int32_t first_output = 0;
+  int32_t num_outputs = 0;
+  float* hidden = nullptr;  // [num_outputs, H], behind the final norm
+  /// Of these, the last `num_targets` rows go through the lm_head.
+  int32_t num_targets = 0;
+  int32_t* targets = nullptr;  // [num_targets] arg-max tokens
+  float* logits = nullptr;     // [num_targets, V], instead of targets
+};
+
+/// A model with the buffers for forwards of up to `max_rows` rows.
+class Decoder {
+ public:
+  Decoder(std::shared_ptr<const Model> model, int32_t max_rows, int32_t max_positions);
+
+  const Model& model() const { return *model_; }
+  int32_t max_rows() const { return max_rows_; }
+
+  /// Appends the rows' K/V to the cache. `rows` and `outputs` point to device memory.
+  void forward(Context& context, const RowTable& rows, const KvCacheStorage& cache,
+               const ForwardOutputs& outputs);
+
+ private:
+  void attention_block(Context& context, const RowTable& rows, const LayerWeights& layer,
+                       const KvCache& cache, int32_t window);
+  void ffn_block(Context& context, int32_t num_rows, const LayerWeights& layer);
+  void finish(Context& context, const ForwardOutputs& outputs);
+  /// RMSNorm of the residual stream from row `first` on, in the form that `reader` takes.
+  Activations normalize(Context& context, const float* weight, int32_t first, int32_t num_rows,
+                        const PackedMatrix& reader, float* out_float);
+  Activations activations_for(const PackedMatrix& reader, const DeviceArray<uint8_t>& buffer) const;
+
+  std::shared_ptr<const Model> model_;
+  int32_t max_rows_;
+  DeviceArray<float> rope_table_;
+  DeviceArray<float> residual_;  // [R, H]
+  DeviceArray<float> qkv_;       // [R, (Q + 2G) * D]
+  DeviceArray<uint8_t> inputs_;  // normalised rows, as the next product reads them
+  DeviceArray<uint8_t> mixed_;   // attention or FFN rows, as o or down reads them
+};
+
+}  // namespace medusa

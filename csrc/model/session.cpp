@@ -1,0 +1,297 @@
+#include "model/session.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "model/checks.h"
+
+namespace medusa {
+namespace {
+
+/// Rows of one prefill forward: enough for the arithmetic limit, small enough for its buffers.
+constexpr int32_t kPrefillChunk = 512;
+
+constexpr int32_t kMaxBatch = 4096;
+constexpr int32_t kMaxCacheRows = 1 << 24;
+
+}  // namespace
+
+Session::Session(std::shared_ptr<const Model> model, int32_t batch, int32_t max_length,
+                 int32_t max_nodes, DType kv_dtype)
+    : model_(std::move(model)),
+      context_(model_->backend().make_context()),
+      max_length_(checked("max_length", max_length, 1, kMaxCacheRows)),
+      max_nodes_(checked("max_nodes", max_nodes, 1, TokenTree::kMaxNodes)),
+      decoder_(model_,
+               std::max(std::min(kPrefillChunk, max_length),
+                        checked("batch", batch, 1, kMaxBatch) * max_nodes),
+               max_length),
+      cache_(*model_, kv_dtype, batch, max_length + max_nodes),
+      rows_(model_->backend(), decoder_.max_rows(), batch, max_nodes),
+      sequences_(static_cast<size_t>(batch)) {
+  const Backend& backend = model_->backend();
+  const int64_t rows = decoder_.max_rows();
+  const int64_t width = model_->config().hidden_size;
+  hidden_ = DeviceArray<float>(backend, rows * width);
+  last_hidden_ = DeviceArray<float>(backend, batch * width);
+  targets_ = DeviceArray<int32_t>(backend, rows);
+  path_ = DeviceArray<int32_t>(backend, int64_t{batch} * max_nodes);
+  count_ = DeviceArray<int32_t>(backend, batch);
+  next_root_ = DeviceArray<int32_t>(backend, batch);
+  seeds_ = DeviceArray<uint64_t>(backend, rows);
+  positions_ = DeviceArray<int32_t>(backend, rows);
+  slots_ = DeviceArray<int32_t>(backend, batch);
+  roots_ = DeviceArray<int32_t>(backend, batch);
+  sampling_.seeds.resize(static_cast<size_t>(batch));
+  for (int32_t b = 0; b < batch; ++b) active_.push_back(b);
+}
+
+Session::Busy::Busy(Session& session) : session_(session) {
+  if (session_.busy_.test_and_set()) {
+    throw std::runtime_error("session: in use by another thread; make one session per thread");
+  }
+}
+
+Session::Sequence& Session::sequence(int32_t b) {
+  return sequences_[static_cast<size_t>(checked("sequence", b, 0, batch() - 1))];
+}
+
+const Session::Sequence& Session::sequence(int32_t b) const {
+  return sequences_[static_cast<size_t>(checked("sequence", b, 0, batch() - 1))];
+}
+
+void Session::require_phase(Phase phase, const char* call) const {
+  if (phase_ == phase) return;
+  throw std::logic_error(std::string(call) +
+                         ": out of order; a step is begin_step, drafts, verify, accept, compact");
+}
+
+void Session::check_token(int32_t token) const {
+  checked("token", token, 0, model_->config().vocab_size - 1);
+}
+
+void Session::set_sampling(Sampling sampling) {
+  const auto in_range = [](const char* name, float value, float least, float most) {
+    if (value >= least && value <= most) return;
+    throw std::invalid_argument(std::string(name) + ": needs a number from " +
+                                std::to_string(least) + " to " + std::to_string(most) + ", got " +
+                                std::to_string(value));
+  };
+  in_range("temperature", sampling.temperature, 0, 1e4f);
+  in_range("top_p", sampling.top_p, 0, 1);
+  in_range("epsilon", sampling.epsilon, 0, 1);
+  in_range("delta", sampling.delta, 0, 1e4f);
+  checked("top_k", sampling.top_k, 0, model_->config().vocab_size);
+  if (sampling.seeds.size() != sequences_.size()) {
+    fail("seeds", std::to_string(batch()) + " of them",
+         static_cast<int64_t>(sampling.seeds.size()));
+  }
+  sampling_ = std::move(sampling);
+}
+
+void Session::set_active(std::vector<int32_t> active) {
+  if (active.empty()) fail("active", "at least one sequence", 0);
+  for (size_t i = 0; i < active.size(); ++i) {
+    checked("active", active[i], i == 0 ? 0 : active[i - 1] + 1, batch() - 1);
+  }
+  active_ = std::move(active);
+  phase_ = Phase::kIdle;
+}
+
+void Session::forward(ForwardOutputs outputs) {
+  if (wants_logits()) {
+    logits_.reserve(model_->backend(), int64_t{outputs.num_targets} * model_->config().vocab_size);
+    outputs.logits = logits_.data();
+  }
+  outputs.hidden = hidden_.data();
+  outputs.targets = targets_.data();
+  decoder_.forward(*context_, rows_.upload(*context_), cache_, outputs);
+  if (!outputs.logits || outputs.num_targets == 0) return;
+  ArgmaxParams argmax;
+  argmax.num_rows = outputs.num_targets;
+  argmax.width = model_->config().vocab_size;
+  argmax.logits = outputs.logits;
+  argmax.row_stride = argmax.width;
+  argmax.out = targets_.data();
+  model_->backend().kernels->argmax(*context_, argmax);
+}
+
+int32_t Session::prefill(int32_t b, const int32_t* tokens, int32_t count,
+                         std::vector<float>* hidden) {
+  Sequence& s = sequence(b);
+  const int32_t room = max_length_ - length(b);
+  checked("prompt tokens", count, 1, std::max(room, 0));
+  for (int32_t i = 0; i < count; ++i) check_token(tokens[i]);
+  const Backend& backend = model_->backend();
+  const int64_t width = model_->config().hidden_size;
+  const int32_t chunk = std::min(kPrefillChunk, decoder_.max_rows());
+  if (hidden) hidden->resize(static_cast<size_t>(count * width));
+  phase_ = Phase::kIdle;
+  verified_logits_ = false;
+  s.root = -1;
+  s.has_hidden = false;
+  for (int32_t begin = 0; begin < count; begin += chunk) {
+    const int32_t rows = std::min(chunk, count - begin);
+    const bool is_last = begin + rows == count;
+    rows_.clear();
+    rows_.add_chain(b, length(b), tokens + begin, rows);
+    ForwardOutputs outputs;
+    outputs.num_targets = is_last ? 1 : 0;
+    outputs.num_outputs = hidden ? rows : outputs.num_targets;
+    outputs.first_output = rows - outputs.num_outputs;
+    forward(outputs);
+    if (hidden) {
+      backend.copy_out(*context_, hidden->data() + begin * width, hidden_.data(),
+                       rows * width * static_cast<int64_t>(sizeof(float)));
+    }
+    s.text.insert(s.text.end(), tokens + begin, tokens + begin + rows);
+    if (!is_last) continue;
+    const int32_t last_row = outputs.num_outputs - 1;
+    const int32_t one = 1;
+    backend.copy_in(*context_, path_.data(), &last_row, sizeof last_row);
+    backend.copy_in(*context_, count_.data(), &one, sizeof one);
+    keep_last_hidden(1, 1);
+    s.root = decide_prefill_root(b);
+    s.has_hidden = true;
+  }
+  has_prefill_logits_ = wants_logits();
+  return s.root;
+}
+
+int32_t Session::decide_prefill_root(int32_t b) {
+  const Backend& backend = model_->backend();
+  if (sampling_.temperature > 0) {
+    return sample_row(0, sampling_.seeds[static_cast<size_t>(b)], length(b));
+  }
+  int32_t root = 0;
+  backend.copy_out(*context_, &root, targets_.data(), sizeof root);
+  backend.synchronize(*context_);
+  return root;
+}
+
+void Session::truncate(int32_t b, int32_t length, int32_t root) {
+  Sequence& s = sequence(b);
+  checked("length", length, 0, this->length(b));
+  if (root != -1) check_token(root);
+  s.text.resize(static_cast<size_t>(length));
+  if (s.ngrams) s.ngrams->truncate(length);
+  s.root = root;
+  s.has_hidden = false;
+  phase_ = Phase::kIdle;
+}
+
+void Session::verify() {
+  require_phase(Phase::kDrafting, "verify");
+  rows_.clear();
+  for (int32_t b : active_) rows_.add_tree(b, length(b), sequence(b).tree);
+  ForwardOutputs outputs;
+  outputs.num_outputs = rows_.num_rows();
+  outputs.num_targets = rows_.num_rows();
+  forward(outputs);
+  verified_logits_ = wants_logits();
+  has_prefill_logits_ = false;
+  phase_ = Phase::kVerified;
+}
+
+void Session::compact() {
+  require_phase(Phase::kAccepted, "compact");
+  const Backend& backend = model_->backend();
+  const KernelTable& kernels = *backend.kernels;
+  const int32_t num_sequences = rows_.num_sequences();
+  const int32_t max_path = rows_.max_path();
+  CompactParams scales = cache_.compact_scales();
+  CompactParams rows = cache_.compact_rows();
+  for (CompactParams* params : {&scales, &rows}) {
+    params->num_sequences = num_sequences;
+    params->max_path = max_path;
+    params->cache_slots = rows_.slots();
+    params->path = path_.data();
+    params->count = count_.data();
+    params->length = rows_.lengths();
+    params->advance = params == &rows;
+    if (params->num_caches > 0) kernels.compact(*context_, *params);
+  }
+  keep_last_hidden(num_sequences, max_path);
+  take_results(num_sequences, max_path);
+  phase_ = Phase::kIdle;
+}
+
+void Session::keep_last_hidden(int32_t num_sequences, int32_t max_path) {
+  GatherHiddenParams gather;
+  gather.num_sequences = num_sequences;
+  gather.width = model_->config().hidden_size;
+  gather.max_path = max_path;
+  gather.hidden = hidden_.data();
+  gather.first_rows = rows_.first_rows();
+  gather.path = path_.data();
+  gather.count = count_.data();
+  gather.slots = rows_.slots();
+  gather.out = last_hidden_.data();
+  model_->backend().kernels->gather_hidden(*context_, gather);
+}
+
+void Session::take_results(int32_t num_sequences, int32_t max_path) {
+  const Backend& backend = model_->backend();
+  host_path_.resize(static_cast<size_t>(num_sequences * max_path));
+  host_count_.resize(static_cast<size_t>(num_sequences));
+  host_next_root_.resize(static_cast<size_t>(num_sequences));
+  const int64_t row_bytes = int64_t{num_sequences} * static_cast<int64_t>(sizeof(int32_t));
+  backend.copy_out(*context_, host_path_.data(), path_.data(), row_bytes * max_path);
+  backend.copy_out(*context_, host_count_.data(), count_.data(), row_bytes);
+  backend.copy_out(*context_, host_next_root_.data(), next_root_.data(), row_bytes);
+  backend.synchronize(*context_);  // the one of the step
+  for (size_t i = 0; i < active_.size(); ++i) {
+    Sequence& s = sequence(active_[i]);
+    const auto path = host_path_.begin() + static_cast<int64_t>(i) * max_path;
+    s.path.assign(path, path + host_count_[i]);
+    s.emitted.clear();
+    for (int32_t node : s.path) {
+      const int32_t token = s.tree.tokens()[static_cast<size_t>(node)];
+      s.text.push_back(token);
+      if (node != 0) s.emitted.push_back(token);
+    }
+    s.emitted.push_back(host_next_root_[i]);
+    s.root = host_next_root_[i];
+    s.has_hidden = true;
+  }
+}
+
+float* Session::row_of(const DeviceArray<float>& rows, int64_t width, int32_t b,
+                       int32_t node) const {
+  const auto found = std::find(active_.begin(), active_.end(), b);
+  if (found == active_.end()) fail("sequence", "an active one", b);
+  const int32_t i = static_cast<int32_t>(found - active_.begin());
+  if (i >= rows_.num_sequences()) throw std::logic_error("session: there was no step yet");
+  checked("node", node, 0, rows_.num_nodes(i) - 1);
+  return rows.data() + (rows_.first_row(i) + node) * width;
+}
+
+void Session::copy_row(float* out, const float* row, int64_t width) {
+  const Backend& backend = model_->backend();
+  backend.copy_out(*context_, out, row, width * static_cast<int64_t>(sizeof(float)));
+  backend.synchronize(*context_);
+}
+
+void Session::copy_hidden(int32_t b, int32_t node, float* out) {
+  const int64_t width = model_->config().hidden_size;
+  copy_row(out, row_of(hidden_, width, b, node), width);
+}
+
+void Session::copy_logits(int32_t b, int32_t node, float* out) {
+  if (!verified_logits_) {
+    throw std::logic_error("logits: not kept in the last step; call keep_logits(True) before it");
+  }
+  const int64_t width = model_->config().vocab_size;
+  copy_row(out, row_of(logits_, width, b, node), width);
+}
+
+void Session::copy_prefill_logits(float* out) {
+  if (!has_prefill_logits_) {
+    throw std::logic_error("logits: not kept in the last prefill; call keep_logits(True) before");
+  }
+  copy_row(out, logits_.data(), model_->config().vocab_size);
+}
+
+}  // namespace medusa
