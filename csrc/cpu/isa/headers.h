@@ -26,4 +26,5 @@
 #include "core/params.h"
 #include "cpu/activations.h"
 #include "cpu/context.h"
+#include "cpu/gguf_blocks.h"
 #include "cpu/isa/fill.h"

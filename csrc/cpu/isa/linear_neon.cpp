@@ -1,0 +1,11 @@
+#include "cpu/isa/headers.h"
+
+#if defined(__aarch64__)
+
+// clang-format off
+#include "cpu/isa/neon.h"
+#include "cpu/isa/dot_neon.h"
+#include "cpu/linear_kernels_inl.h"
+// clang-format on
+
+#endif

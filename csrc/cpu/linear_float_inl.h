@@ -1,0 +1,91 @@
+// Tiles of a matrix product with float32, bfloat16 or float16 weights.
+//
+// Order of every sum over K: within a block of kFloatBlock inputs, ascending from zero by fused
+// multiply-adds; block sums are added in ascending order.
+#pragma once
+
+namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
+
+constexpr int kFloatBlock = 256;
+
+/// How far ahead of the arithmetic the weights are asked for. Further than a page's worth of
+/// latency, and the hardware's own prefetchers stop at page borders.
+constexpr int64_t kPrefetchBytes = 4096;
+
+/// Inputs that one step of the loop over K takes, and their weights as float32.
+template <typename W>
+struct WeightReader {
+  static constexpr int kInputs = 1;
+  static void read(const W* w, Vec (&out)[kInputs]) { out[0] = load(w); }
+};
+
+template <>
+struct WeightReader<BFloat16> {
+  static constexpr int kInputs = 2;
+  static void read(const BFloat16* w, Vec (&out)[kInputs]) {
+    load_bfloat16_pairs(w, out[0], out[1]);
+  }
+};
+
+/// tile[r][n] (+)= sum over `count` inputs of x[r][k] * w[k][n]; `is_first` starts the tile.
+template <typename W, int kRows>
+void float_tile(const char* weights, int count, const float* x, int64_t x_stride, float* tile,
+                bool is_first) {
+  constexpr int kInputs = WeightReader<W>::kInputs;
+  const W* w = reinterpret_cast<const W*>(weights);
+  Vec acc[kRows][kPanelVecs];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kPanelVecs; ++v) acc[r][v] = zero();
+  }
+  const auto step = [&](int k, auto inputs) {
+    Vec weight[kPanelVecs][kInputs];
+    for (int v = 0; v < kPanelVecs; ++v) {
+      WeightReader<W>::read(w + (k * kPanel + v * Vec::kSize * kInputs), weight[v]);
+    }
+    for (int i = 0; i < decltype(inputs)::value; ++i) {
+      for (int r = 0; r < kRows; ++r) {
+        const Vec value = broadcast(x[r * x_stride + k + i]);
+        for (int v = 0; v < kPanelVecs; ++v) acc[r][v] = fma(value, weight[v][i], acc[r][v]);
+      }
+    }
+  };
+  int k = 0;
+  for (; k + kInputs <= count; k += kInputs) {
+    for (int64_t b = 0; b < kInputs * kPanel * int64_t{sizeof(W)}; b += 64) {
+      prefetch(reinterpret_cast<const char*>(w + k * kPanel) + kPrefetchBytes + b);
+    }
+    step(k, std::integral_constant<int, kInputs>{});
+  }
+  if (k < count) step(k, std::integral_constant<int, 1>{});  // an odd last bfloat16 input
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kPanelVecs; ++v) {
+      float* out = tile + r * kPanel + v * Vec::kSize;
+      store(is_first ? acc[r][v] : load(out) + acc[r][v], out);
+    }
+  }
+}
+
+template <typename W>
+struct FloatKernel {
+  static constexpr int kMaxRows = kFloatRows;
+
+  /// tile [rows, kPanel] of one panel, for rows first_row … first_row + rows - 1.
+  static void compute(const LinearParams& params, int64_t panel, int32_t first_row, int32_t rows,
+                      float* tile) {
+    const PackedMatrix& matrix = *params.weight;
+    const char* weights = panel_data(matrix, panel);
+    const float* x = float_row(params.in, first_row);
+    const int64_t stride =
+        activation_row_bytes(DType::kFloat32, params.in.width) / int64_t{sizeof(float)};
+    for (int32_t k = 0; k < matrix.num_inputs; k += kFloatBlock) {
+      const int count = std::min(kFloatBlock, matrix.num_inputs - k);
+      for_row_tiles<kMaxRows>(rows, [&](int32_t row, auto tile_rows) {
+        float_tile<W, decltype(tile_rows)::value>(
+            weights + int64_t{k} * kPanel * int64_t{sizeof(W)}, count, x + row * stride + k, stride,
+            tile + int64_t{row} * kPanel, k == 0);
+      });
+    }
+  }
+};
+
+}  // namespace medusa::cpu::MEDUSA_ISA_NAMESPACE

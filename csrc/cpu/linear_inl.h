@@ -1,0 +1,195 @@
+// Matrix products: panels shared among threads, and what happens to a finished tile.
+//
+// A thread computes all rows of a panel of outputs while its weights pass through the cache once;
+// a tile of sums per row then goes through the epilogue. Nothing is ever summed across threads.
+#pragma once
+
+namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
+
+/// Rows that share one pass over the weights: their tile stays in the second-level cache.
+constexpr int32_t kMaxPassRows = 512;
+
+// ---- epilogues: one row of a finished tile ----
+
+inline void store_row(const LinearParams& params, int64_t panel, const float* tile, int64_t row) {
+  for (int v = 0; v < kPanelVecs; ++v) {
+    const int64_t n = panel * kPanel + v * Vec::kSize;
+    const int count =
+        static_cast<int>(std::min<int64_t>(Vec::kSize, params.weight->num_outputs - n));
+    if (count <= 0) return;
+    float* out = params.out + row * params.out_stride + n;
+    Vec y = load(tile + v * Vec::kSize);
+    if (params.bias) y = y + load_partial(params.bias + n, count);
+    if (params.epilogue == Epilogue::kSiluAdd) y = silu(y);
+    if (params.epilogue != Epilogue::kStore) y = load_partial(out, count) + y;
+    store_partial(y, out, count);
+  }
+}
+
+/// silu(gate) * up of one row and panel: kPanel / 2 values.
+inline void silu_mul_row(const LinearParams& params, int64_t panel, const float* tile, float* out) {
+  constexpr int kHalf = kPanel / 2;
+  const int32_t size = params.weight->num_outputs / 2;
+  for (int i = 0; i < kHalf; i += Vec::kSize) {
+    const int64_t n = panel * kHalf + i;
+    const int count =
+        static_cast<int>(std::clamp<int64_t>(size - n, 0, std::min(Vec::kSize, kHalf - i)));
+    Vec gate = load_partial(tile + i, count), up = load_partial(tile + kHalf + i, count);
+    if (params.bias) {
+      gate = gate + load_partial(params.bias + n, count);
+      up = up + load_partial(params.bias + size + n, count);
+    }
+    store_partial(silu(gate) * up, out + i, std::min(Vec::kSize, kHalf - i));
+  }
+}
+
+/// The best output of a row so far; id -1: none yet.
+struct Best {
+  float value;
+  int32_t id;
+};
+
+/// Panels come in ascending order, so the first of equals is kept; NaN is never taken.
+inline void argmax_row(const LinearParams& params, int64_t panel, const float* tile, Best& best) {
+  const int64_t n = panel * kPanel;
+  const int count = static_cast<int>(std::min<int64_t>(kPanel, params.weight->num_outputs - n));
+  const Vec lowest = broadcast(-std::numeric_limits<float>::infinity());
+  float values[kPanel];
+  Vec largest = lowest;
+  for (int v = 0; v < kPanelVecs; ++v) {
+    const int left = std::clamp(count - v * Vec::kSize, 0, Vec::kSize);
+    Vec y = load(tile + v * Vec::kSize);
+    if (params.bias) y = y + load_partial(params.bias + n + v * Vec::kSize, left);
+    store(lowest, values + v * Vec::kSize);
+    store_partial(y, values + v * Vec::kSize, left);
+    largest = max(load(values + v * Vec::kSize), largest);
+  }
+  const float top = reduce_max(largest);
+  if (best.id >= 0 && !(top > best.value)) return;
+  for (int i = 0; i < count; ++i) {
+    if (values[i] == top) {
+      best = {top, static_cast<int32_t>(n) + i};
+      return;
+    }
+  }
+}
+
+// ---- the passes over the panels ----
+
+/// Computes `group` panels at a time and calls finish(begin, end, tiles, thread) for panels
+/// begin … end-1; tiles is [end - begin, rows, kPanel]. Panels of a thread's own share ascend.
+template <typename Kernel, typename F>
+void for_panels(CpuContext& cpu, const LinearParams& params, int32_t first_row, int32_t rows,
+                int64_t group, F&& finish) {
+  cpu.parallel_for(
+      num_panels(params.weight->num_outputs), group, [&](int64_t begin, int64_t end, int thread) {
+        float* tile = cpu.scratch<float>(thread, (end - begin) * rows * kPanel);
+        for (int64_t panel = begin; panel < end; ++panel) {
+          Kernel::compute(params, panel, first_row, rows, tile + (panel - begin) * rows * kPanel);
+        }
+        finish(begin, end, tile, thread);
+      });
+}
+
+template <typename Kernel>
+void linear_store(CpuContext& cpu, const LinearParams& params, int32_t first_row, int32_t rows) {
+  for_panels<Kernel>(cpu, params, first_row, rows, 1,
+                     [&](int64_t panel, int64_t, const float* tile, int) {
+                       for (int32_t r = 0; r < rows; ++r) {
+                         store_row(params, panel, tile + int64_t{r} * kPanel, first_row + r);
+                       }
+                     });
+}
+
+template <typename Kernel>
+void linear_silu_mul(CpuContext& cpu, const LinearParams& params, int32_t first_row, int32_t rows) {
+  // As many panels as fill a whole group of activations.
+  constexpr int kHalf = kPanel / 2;
+  constexpr int64_t kPanels = kGroupSize / kHalf;
+  const int64_t size = params.weight->num_outputs / 2;
+  for_panels<Kernel>(
+      cpu, params, first_row, rows, kPanels,
+      [&](int64_t begin, int64_t end, const float* tile, int) {
+        const int64_t n = begin * kHalf;
+        const int64_t count = std::min((end - begin) * kHalf, size - n);
+        for (int32_t r = 0; r < rows; ++r) {
+          float values[kGroupSize];
+          for (int64_t i = 0; i < end - begin; ++i) {
+            silu_mul_row(params, begin + i, tile + (i * rows + r) * kPanel, values + i * kHalf);
+          }
+          if (params.out_activations.data) {
+            write_activations(values, n, count, params.out_activations, first_row + r);
+          } else {
+            std::copy(values, values + count, params.out + (first_row + r) * params.out_stride + n);
+          }
+        }
+      });
+}
+
+template <typename Kernel>
+void linear_argmax(CpuContext& cpu, const LinearParams& params, int32_t first_row, int32_t rows) {
+  Best* best = cpu.shared_scratch<Best>(int64_t{cpu.num_threads()} * rows);
+  std::fill(best, best + int64_t{cpu.num_threads()} * rows, Best{0, -1});
+  for_panels<Kernel>(
+      cpu, params, first_row, rows, 1, [&](int64_t panel, int64_t, const float* tile, int thread) {
+        for (int32_t r = 0; r < rows; ++r) {
+          argmax_row(params, panel, tile + int64_t{r} * kPanel, best[int64_t{thread} * rows + r]);
+        }
+      });
+  for (int32_t r = 0; r < rows; ++r) {
+    Best winner{-std::numeric_limits<float>::infinity(), -1};
+    for (int t = 0; t < cpu.num_threads(); ++t) {
+      const Best& b = best[int64_t{t} * rows + r];
+      if (b.id < 0) continue;
+      if (winner.id < 0 || b.value > winner.value ||
+          (b.value == winner.value && b.id < winner.id)) {
+        winner = b;
+      }
+    }
+    params.argmax[first_row + r] = std::max(winner.id, 0);  // all NaN: token 0
+    if (params.max_value) params.max_value[first_row + r] = winner.value;
+  }
+}
+
+template <typename Kernel>
+void linear_format(CpuContext& cpu, const LinearParams& params) {
+  for (int32_t first = 0; first < params.num_rows; first += kMaxPassRows) {
+    const int32_t rows = std::min(kMaxPassRows, params.num_rows - first);
+    if (params.epilogue == Epilogue::kSiluMul) {
+      linear_silu_mul<Kernel>(cpu, params, first, rows);
+    } else if (params.epilogue == Epilogue::kArgmax) {
+      linear_argmax<Kernel>(cpu, params, first, rows);
+    } else {
+      linear_store<Kernel>(cpu, params, first, rows);
+    }
+  }
+}
+
+inline void linear(Context& context, const LinearParams& params) {
+  CpuContext& cpu = cpu_context(context);
+  switch (params.weight->format) {
+    case DType::kFloat32:
+      return linear_format<FloatKernel<float>>(cpu, params);
+    case DType::kBFloat16:
+      return linear_format<FloatKernel<BFloat16>>(cpu, params);
+    case DType::kFloat16:
+      return linear_format<FloatKernel<Float16>>(cpu, params);
+    case DType::kInt8:
+      return linear_format<QuantizedKernel<DType::kInt8>>(cpu, params);
+    case DType::kInt4:
+      return linear_format<QuantizedKernel<DType::kInt4>>(cpu, params);
+  }
+}
+
+void fill_linear(KernelTable& table) {
+  table.packed_bytes = packed_bytes;
+  table.pack = pack;
+  table.activation_bytes = activation_buffer_bytes;
+  table.activation_format = cpu_activation_format;
+  table.embed = embed;
+  table.rms_norm = rms_norm;
+  table.quantize = quantize;
+  table.linear = linear;
+}
+
+}  // namespace medusa::cpu::MEDUSA_ISA_NAMESPACE
