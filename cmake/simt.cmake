@@ -10,7 +10,8 @@ find_package(GTest REQUIRED)
 find_package(Threads REQUIRED)
 
 set(MEDUSA_SIMT_VARIANTS plain address race)
-set(simt_dir ${CMAKE_CURRENT_LIST_DIR}/../csrc/tests/simt)
+get_filename_component(simt_dir ${CMAKE_CURRENT_LIST_DIR}/../csrc/tests/simt ABSOLUTE)
+get_filename_component(simt_csrc ${simt_dir}/../.. ABSOLUTE)
 file(GLOB simt_engine_sources CONFIGURE_DEPENDS ${simt_dir}/*.cpp)
 list(FILTER simt_engine_sources EXCLUDE REGEX "_test\\.cpp$")
 
@@ -19,11 +20,16 @@ set(simt_flags_plain)
 set(simt_flags_address -fsanitize=${simt_sanitizers} -fno-sanitize-recover=all
                        -fno-omit-frame-pointer)
 set(simt_flags_race)
+# What becomes of memcpy stays a call, so that the detector sees it.
 set(simt_kernel_flags_race -fsanitize=thread --param=tsan-instrument-func-entry-exit=0)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  list(APPEND simt_kernel_flags_race -mmemcpy-strategy=libcall:-1:noalign
+                                     -mmemset-strategy=libcall:-1:noalign)
+endif()
 
 foreach(variant IN LISTS MEDUSA_SIMT_VARIANTS)
   add_library(simt_${variant} SHARED ${simt_engine_sources})
-  target_include_directories(simt_${variant} BEFORE PUBLIC ${simt_dir} ${simt_dir}/../..)
+  target_include_directories(simt_${variant} BEFORE PUBLIC ${simt_dir} ${simt_csrc})
   target_compile_features(simt_${variant} PUBLIC cxx_std_17)
   set_target_properties(simt_${variant} PROPERTIES CXX_VISIBILITY_PRESET default)
   # Reports name source lines (-g1); the unknown pragmas are nvcc's; no wrapper around each
@@ -63,8 +69,9 @@ function(medusa_simt_test name)
   endforeach()
 endfunction()
 
-medusa_simt_library(simt_test_kernels ${simt_dir}/testing/good_kernels.cu)
-foreach(test IN ITEMS schedule)
+medusa_simt_library(simt_test_kernels ${simt_dir}/testing/good_kernels.cu
+                                      ${simt_dir}/testing/faulty_kernels.cu)
+foreach(test IN ITEMS schedule fault)
   medusa_simt_test(simt_${test}_test LIBRARY simt_test_kernels
                    SOURCES ${simt_dir}/${test}_test.cpp)
 endforeach()

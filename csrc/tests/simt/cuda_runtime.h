@@ -28,7 +28,6 @@
 // Recorded as one no-op per 32 threads in front of the function, which the engine counts.
 #define __launch_bounds__(threads, ...) \
   __attribute__((patchable_function_entry(((threads) + 31) / 32, ((threads) + 31) / 32)))
-#define SIMT_NO_TSAN __attribute__((no_sanitize("thread")))
 
 // An `extern __shared__` array needs one definition: once per name, in the array's namespace,
 // after its declaration.
@@ -147,11 +146,13 @@ inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, SIMT_SITE) {
 }
 
 // ---- atomics ----------------------------------------------------------------------------------
-// A thread runs undisturbed between two collectives, so plain reads and writes are atomic.
+// A thread runs undisturbed between two collectives, so plain reads and writes are atomic. Not
+// inlined, so that the return address is the caller's.
+#define SIMT_ATOMIC_FUNCTION __attribute__((noinline, no_sanitize("thread")))
 #define SIMT_ATOMIC(name, result)                                \
   template <typename T>                                          \
-  SIMT_NO_TSAN T name(T* address, std::common_type_t<T> value) { \
-    ::simt::atomic_access(address, sizeof(T));                   \
+  SIMT_ATOMIC_FUNCTION T name(T* address, std::common_type_t<T> value) { \
+    ::simt::atomic_access(address, sizeof(T), __builtin_return_address(0));                   \
     const T old = *address;                                      \
     *address = static_cast<T>(result);                           \
     return old;                                                  \
@@ -168,8 +169,8 @@ SIMT_ATOMIC(atomicInc, old >= value ? 0 : old + 1)
 SIMT_ATOMIC(atomicDec, old == 0 || old > value ? value : old - 1)
 #undef SIMT_ATOMIC
 template <typename T>
-SIMT_NO_TSAN T atomicCAS(T* address, std::common_type_t<T> expected, std::common_type_t<T> value) {
-  ::simt::atomic_access(address, sizeof(T));
+SIMT_ATOMIC_FUNCTION T atomicCAS(T* address, std::common_type_t<T> expected, std::common_type_t<T> value) {
+  ::simt::atomic_access(address, sizeof(T), __builtin_return_address(0));
   const T old = *address;
   if (old == expected) *address = value;
   return old;

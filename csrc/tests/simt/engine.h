@@ -57,8 +57,8 @@ void copy_async(void* shared, const void* global, int source_bytes);
 void commit_async();
 void wait_async(int pending_groups);
 
-// Called before an atomic touches memory.
-void atomic_access(const volatile void* address, size_t bytes);
+// Called before an atomic, called at `pc`, touches memory.
+void atomic_access(const volatile void* address, size_t bytes, const void* pc);
 [[noreturn]] void trap();
 
 }  // namespace simt

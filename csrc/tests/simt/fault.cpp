@@ -88,6 +88,9 @@ std::string describe(const void* pc) {
     while (std::fgets(buffer, sizeof buffer, pipe) != nullptr) text += buffer;
     pclose(pipe);
   }
+  for (size_t at; (at = text.find(" (discriminator")) != std::string::npos;) {
+    text.erase(at, text.find(')', at) + 1 - at);
+  }
   while (!text.empty() && text.back() == '\n') text.pop_back();
   return text.empty() ? "unknown" : text;
 }

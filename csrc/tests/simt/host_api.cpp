@@ -29,15 +29,18 @@ cudaError_t simt_malloc(void** pointer, size_t bytes) {
   *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (*pointer == nullptr) return cudaErrorMemoryAllocation;
 #else
-  constexpr size_t kPage = 4096;
-  const size_t rounded = (bytes + 15) / 16 * 16, mapped = (rounded + kPage - 1) / kPage * kPage;
+  // The last byte, but for alignment, is right before a guard; another guard is in front.
+  constexpr size_t kPage = 4096, kGuard = 1 << 20;
+  const size_t rounded = (bytes + 15) / 16 * 16, usable = (rounded + kPage - 1) / kPage * kPage;
+  const size_t mapped = usable + 2 * kGuard;
   void* memory =
-      mmap(nullptr, mapped + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
-  mprotect(static_cast<char*>(memory) + mapped, kPage, PROT_NONE);
-  *pointer = static_cast<char*>(memory) + mapped - rounded;
+  char* begin = static_cast<char*>(memory) + kGuard;
+  mprotect(begin, usable, PROT_READ | PROT_WRITE);
+  *pointer = begin + usable - rounded;
   const std::lock_guard<std::mutex> lock(g_mutex);
-  mappings()[*pointer] = {memory, mapped + kPage};
+  mappings()[*pointer] = {memory, mapped};
 #endif
   std::memset(*pointer, simt::options().poison, bytes);
   return cudaSuccess;

@@ -148,12 +148,6 @@ void access(Access kind, const volatile void* address, size_t bytes, const void*
 
 }  // namespace simt::race
 
-namespace simt {
-void atomic_access(const volatile void* address, size_t bytes) {
-  race::access(race::Access::kAtomic, address, bytes, SIMT_CALLER);
-}
-}  // namespace simt
-
 #define SIMT_TSAN_ACCESS(suffix, bytes)                                          \
   void __tsan_read##suffix(void* address) {                                      \
     simt::race::access(simt::race::Access::kRead, address, bytes, SIMT_CALLER);  \
@@ -200,12 +194,4 @@ void* __wrap_memset(void* to, int value, size_t bytes) {
 }
 }
 
-#else
-
-#include "engine.h"
-
-namespace simt {
-void atomic_access(const volatile void*, size_t) {}
-}  // namespace simt
-
-#endif
+#endif  // SIMT_RACE

@@ -198,6 +198,10 @@ void ldmatrix(int count, bool trans, uint32_t* registers, const void* row, Site 
   collective("ldmatrix", kFullMask, combine_ldmatrix, &ldmatrix, site, pc);
 }
 
+void atomic_access(const volatile void* address, size_t bytes, const void* pc) {
+  race::access(race::Access::kAtomic, address, bytes, pc);
+}
+
 void mma_m16n8k16(Format format, float* d, const uint32_t* a, const uint32_t* b, Site site) {
   Mma mma = {d, a, b};
   collective("mma", kFullMask,
