@@ -1,0 +1,139 @@
+// A small random decoder for the tests of csrc/model.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpu/backend.h"
+#include "model/builder.h"
+
+namespace medusa::testing {
+
+struct TinyOptions {
+  DType format = DType::kFloat32;
+  std::string isa;
+  int32_t sliding_window = 0;
+  bool qkv_bias = false;
+  bool qk_norm = false;
+  bool tied_embeddings = true;
+  bool mixed_qkv = false;  // v in another format than q and k
+  uint32_t seed = 1;
+};
+
+inline ModelConfig tiny_config(const TinyOptions& options) {
+  ModelConfig config;
+  config.num_layers = 2;
+  config.hidden_size = 48;  // no multiple of an instruction set's tile, nor of a group
+  config.num_query_heads = 6;
+  config.num_kv_heads = 2;
+  config.head_size = 16;
+  config.ffn_size = 72;
+  config.vocab_size = 101;
+  config.rms_eps = 1e-5f;
+  config.qkv_bias = options.qkv_bias;
+  config.qk_norm = options.qk_norm;
+  config.tied_embeddings = options.tied_embeddings;
+  for (int32_t i = 0; i < config.head_size / 2; ++i) {
+    config.inverse_frequencies.push_back(std::pow(1e4, -2.0 * i / config.head_size));
+  }
+  config.layer_windows = {options.sliding_window, 0};
+  return config;
+}
+
+class RandomWeights {
+ public:
+  explicit RandomWeights(uint32_t seed) : generator_(seed) {}
+
+  std::vector<float> operator()(int64_t size, float scale, float offset = 0) {
+    std::normal_distribution<float> normal(offset, scale);
+    std::vector<float> values(static_cast<size_t>(size));
+    for (float& value : values) value = normal(generator_);
+    return values;
+  }
+
+  void set_matrix(WeightSlots& slots, const std::string& name, int32_t rows, int32_t columns) {
+    const std::vector<float> values =
+        (*this)(int64_t{rows} * columns, 2.0f / std::sqrt(static_cast<float>(columns)));
+    slots.set_rows(name, 0, SourceType::kFloat32, values.data(), rows, int64_t{columns} * 4);
+  }
+
+  void set_vector(WeightSlots& slots, const std::string& name, int32_t size, float offset) {
+    const std::vector<float> values = (*this)(size, 0.1f, offset);
+    slots.set_vector(name, values.data(), size);
+  }
+
+ private:
+  std::mt19937 generator_;
+};
+
+inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options) {
+  const ModelConfig config = tiny_config(options);
+  Formats formats = {{"embed", options.format}, {"lm_head", options.format}};
+  for (int32_t i = 0; i < config.num_layers; ++i) {
+    for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"}) {
+      formats["layers." + std::to_string(i) + "." + name] = options.format;
+    }
+    if (options.mixed_qkv) formats["layers." + std::to_string(i) + ".v"] = DType::kBFloat16;
+  }
+  ModelBuilder builder(config, formats, cpu::make_backend(options.isa));
+  WeightSlots& slots = builder.slots();
+  RandomWeights random(options.seed);
+  random.set_matrix(slots, "embed", config.vocab_size, config.hidden_size);
+  if (!config.tied_embeddings) {
+    random.set_matrix(slots, "lm_head", config.vocab_size, config.hidden_size);
+  }
+  random.set_vector(slots, "final_norm", config.hidden_size, 1);
+  for (int32_t i = 0; i < config.num_layers; ++i) {
+    const std::string prefix = "layers." + std::to_string(i) + ".";
+    random.set_vector(slots, prefix + "attn_norm", config.hidden_size, 1);
+    random.set_vector(slots, prefix + "ffn_norm", config.hidden_size, 1);
+    random.set_matrix(slots, prefix + "q", config.q_width(), config.hidden_size);
+    random.set_matrix(slots, prefix + "k", config.kv_width(), config.hidden_size);
+    random.set_matrix(slots, prefix + "v", config.kv_width(), config.hidden_size);
+    random.set_matrix(slots, prefix + "o", config.hidden_size, config.q_width());
+    random.set_matrix(slots, prefix + "gate", config.ffn_size, config.hidden_size);
+    random.set_matrix(slots, prefix + "up", config.ffn_size, config.hidden_size);
+    random.set_matrix(slots, prefix + "down", config.hidden_size, config.ffn_size);
+    if (config.qk_norm) {
+      random.set_vector(slots, prefix + "q_norm", config.head_size, 1);
+      random.set_vector(slots, prefix + "k_norm", config.head_size, 1);
+    }
+    if (config.qkv_bias) {
+      random.set_vector(slots, prefix + "q_bias", config.q_width(), 0);
+      random.set_vector(slots, prefix + "k_bias", config.kv_width(), 0);
+      random.set_vector(slots, prefix + "v_bias", config.kv_width(), 0);
+    }
+  }
+  return builder.finish();
+}
+
+/// K random heads with a draft vocabulary of 40 tokens.
+inline std::shared_ptr<Heads> make_tiny_heads(const std::shared_ptr<Model>& model,
+                                              bool root_conditioned, int32_t num_layers,
+                                              DType format) {
+  HeadsConfig config;
+  config.num_heads = 3;
+  config.num_layers = num_layers;
+  config.root_conditioned = root_conditioned;
+  config.lm_head = HeadsConfig::LmHead::kShared;
+  for (int32_t i = 0; i < 40; ++i) config.token_map.push_back(2 * i + 1);
+  const int32_t width = model->config().hidden_size;
+  HeadsBuilder builder(model, config, format, format);
+  RandomWeights random(7);
+  random.set_matrix(builder.slots(), "lm_head", 40, width);
+  for (int32_t k = 0; k < config.num_heads; ++k) {
+    for (int32_t layer = 0; layer < num_layers; ++layer) {
+      const std::string prefix = std::to_string(k) + "." + std::to_string(layer) + ".";
+      random.set_matrix(builder.slots(), prefix + "weight", width,
+                        root_conditioned && layer == 0 ? 2 * width : width);
+      random.set_vector(builder.slots(), prefix + "bias", width, 0);
+    }
+  }
+  return builder.finish();
+}
+
+}  // namespace medusa::testing
