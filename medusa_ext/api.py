@@ -1,0 +1,262 @@
+"""The public functions: load a model, generate from it, stream from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from .generation import Run
+from .model import Model
+from .model_factory import DTYPES
+from .options import Options
+from .results import Result
+from .session import Session
+from .trees import NestedTrees, Tree, default_trees, nested_from_traces
+
+if TYPE_CHECKING:
+    from .loading import ModelSource
+    from .loading.heads import HeadsCheckpoint
+
+_log = logging.getLogger("medusa_ext")
+
+DEVICES: Final = ("auto", "cpu", "cuda")
+KV_DTYPES: Final = ("auto", "float32", "bfloat16", "float16", "int8")
+
+
+def load(
+    model: str | Path,
+    heads: str | Path | None = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    kv_dtype: str = "auto",
+    *,
+    progress: bool = False,
+) -> Model:
+    """Loads a model: the default's name, a directory, a .gguf file or a hub id.
+
+    Args:
+        heads: Medusa heads: "auto" (those in the model's directory, else packaged ones made for
+            it, else none), None, a packaged name, a path or a hub id.
+        device: "cpu" ("auto") or "cuda".
+        dtype: format of the weights; "auto" keeps the file's own precision.
+        kv_dtype: format of the cache; "auto" is float32 on a CPU.
+        progress: shows a bar on standard error.
+
+    Raises:
+        OSError: nothing there, or it could not be read or fetched.
+        ValueError: an argument, or a damaged or unsupported file; the message says which.
+    """
+    from . import model_factory
+    from .loading import base_fingerprint, open_source
+    from .loading.resolve import resolve_model
+    from .loading.tokenizer import load_tokenizer
+
+    for name, value, allowed in (
+        ("device", device, DEVICES),
+        ("dtype", dtype, DTYPES),
+        ("kv_dtype", kv_dtype, KV_DTYPES),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name}: needs one of {', '.join(allowed)}, got {value!r}")
+    if not isinstance(model, str | Path):
+        raise TypeError(f"model: needs a name or a path, got {type(model).__name__}")
+    source = open_source(resolve_model(model))
+    fingerprint = base_fingerprint(source)
+    checkpoint = _load_heads(heads, source, fingerprint)
+    tokenizer = load_tokenizer(source)
+    formats = model_factory.choose_formats(source, dtype)
+    adapters = checkpoint.adapters if checkpoint is not None else None
+    if checkpoint is not None and adapters:
+        _log.warning("%s: its adapters change the base model's weights", checkpoint.path)
+    native = model_factory.build_model(
+        source, formats, _device(device), adapters=adapters, progress=progress
+    )
+    native_heads, trees, calibrated = None, None, False
+    if checkpoint is not None:
+        native_heads = model_factory.build_heads(native, checkpoint, source, dtype)
+        trees, calibrated = _trees_of(checkpoint)
+    return Model(
+        name=str(model),
+        config=source.config,
+        native=native,
+        tokenizer=tokenizer,
+        fingerprint=fingerprint,
+        heads=native_heads,
+        head_trees=trees,
+        calibrated=calibrated,
+        device=_device(device),
+        kv_dtype="float32" if kv_dtype == "auto" else kv_dtype,
+        eos_ids=_end_ids(source.config.eos_ids, tokenizer),
+    )
+
+
+def generate(
+    model: Model | Session,
+    prompt: Any,
+    max_new_tokens: int = 256,
+    *,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    acceptance: str = "lossless",
+    epsilon: float = 0.09,
+    delta: float = 0.3,
+    seed: int | Sequence[int] | None = None,
+    tree: str | int | Tree | None = "auto",
+    draft: str = "auto",
+    stop: str | Sequence[str] | None = None,
+    ignore_eos: bool = False,
+    logprobs: int = 0,
+) -> Any:
+    """Continues a prompt; with a session, from where it stands.
+
+    Args:
+        model: a model, or a session of `Model.session`, which keeps its text.
+        prompt: raw text (control tokens written in it count as such), a list of token ids, a list
+            of chat messages, or a list of prompts: a batch. A session takes one prompt for each
+            of its sequences; raw text and ids are appended to its text, a chat is compared with it
+            and only what is new is computed; None goes on without any new text.
+        temperature: 0 is greedy. `top_p` and `top_k` (0: all) cut the distribution first.
+        acceptance: "lossless": the text is that of plain decoding, for any tree. "typical": drafts
+            with a probability above min(epsilon, delta * exp(-entropy)) are accepted, so the text
+            depends on the tree; at temperature 0 it is greedy.
+        seed: fixes the draws: an int (sequence b of a batch uses seed + b), one per prompt, or
+            None: drawn, and reported in the result.
+        tree: "auto": what is fastest here; None: plain decoding; a number: the best tree of so
+            many nodes, the root included; a Tree: that arrangement of the heads' guesses.
+        draft: where drafts come from: "heads", "lookup" (earlier occurrences of the last tokens),
+            "both", or "auto": both with heads, else lookup.
+        stop: text ends before any of these strings. A control token's spelling stops at it.
+        ignore_eos: goes on after end tokens.
+        logprobs: the n most likely tokens at each place, and the chosen one, in the result.
+
+    Returns:
+        A Result, or a list of them for a batch.
+
+    Raises:
+        TypeError, ValueError: an argument; the message names it, what it needs and what it got.
+        RuntimeError: the session is in use.
+    """
+    options = Options.checked(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        acceptance=acceptance,
+        epsilon=epsilon,
+        delta=delta,
+        seed=seed,
+        tree=tree,
+        draft=draft,
+        stop=stop,
+        ignore_eos=ignore_eos,
+        logprobs=logprobs,
+    )
+    with Run.open(model, prompt, options) as run:
+        for _ in run.steps():
+            pass
+        results = run.results()
+    return results if run.is_batch else results[0]
+
+
+class Stream:
+    """Pieces of text as they are settled; `result` holds everything once it has ended.
+
+    An iterator of strings that join to `result.text`. It holds its session until it is read to the
+    end or closed (`close`, or leaving a `with` block).
+    """
+
+    def __init__(self, model: Model | Session, prompt: Any, options: Options) -> None:
+        self._result: Result | None = None
+        self._pieces = self._generate(model, prompt, options)
+        # Errors in the arguments show here, not at the first piece.
+        self._first: str | None = next(self._pieces, None)
+
+    @property
+    def result(self) -> Result:
+        """The finished result; RuntimeError before the end."""
+        if self._result is None:
+            raise RuntimeError("stream: needs to be read to its end before its result is there")
+        return self._result
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> str:
+        piece, self._first = self._first, None
+        return next(self._pieces) if piece is None else piece
+
+    def close(self) -> None:
+        """Ends the generation; a session keeps the text so far."""
+        self._first = None
+        self._pieces.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _generate(
+        self, model: Model | Session, prompt: Any, options: Options
+    ) -> Generator[str, None, None]:
+        with Run.open(model, prompt, options, incremental=True) as run:
+            if run.is_batch:
+                raise ValueError("prompt: a stream needs a single prompt, got a list of prompts")
+            for _ in run.steps():
+                if piece := run.continuations[0].take_text():
+                    yield piece
+            self._result = run.results()[0]
+            if piece := run.continuations[0].take_text():
+                yield piece
+
+
+def stream(
+    model: Model | Session, prompt: Any, max_new_tokens: int = 256, **options: Any
+) -> Stream:
+    """Continues a single prompt and hands out its text piece by piece.
+
+    Takes the arguments of `generate`. Pieces never end inside a character and never show the
+    beginning of a stop string. Raises like `generate`, and TypeError for an unknown option.
+    """
+    unknown = sorted(set(options) - set(Options.__dataclass_fields__))
+    if unknown:
+        raise TypeError(f"stream: got an unknown option {unknown[0]!r}")
+    return Stream(model, prompt, Options.checked(max_new_tokens=max_new_tokens, **options))
+
+
+def _load_heads(
+    heads: str | Path | None, source: ModelSource, fingerprint: str
+) -> HeadsCheckpoint | None:
+    from .loading.heads import check_against_base, load_heads
+    from .loading.heads_resolve import resolve_heads
+
+    path = resolve_heads(heads, source)
+    if path is None:
+        return None
+    checkpoint = load_heads(path)
+    warnings = check_against_base(checkpoint, source.config, fingerprint)
+    for warning in (*checkpoint.warnings, *warnings):
+        _log.warning("%s", warning)
+    return checkpoint
+
+
+def _trees_of(checkpoint: HeadsCheckpoint) -> tuple[NestedTrees, bool]:
+    """The heads' trees: from their calibration if they bring one."""
+    if checkpoint.rank_traces is None:
+        return default_trees(checkpoint.num_heads), False
+    return nested_from_traces(checkpoint.rank_traces.numpy()), True
+
+
+def _device(device: str) -> str:
+    """The device to build for."""
+    return "cpu" if device == "auto" else device
+
+
+def _end_ids(config_ids: Sequence[int], tokenizer: Any) -> frozenset[int]:
+    """The model's end tokens: those of its (generation) config, else its tokenizer's."""
+    if config_ids or tokenizer.eos_token_id is None:
+        return frozenset(config_ids)
+    return frozenset([tokenizer.eos_token_id])
