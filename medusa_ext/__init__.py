@@ -16,8 +16,17 @@ from ._build import ExtensionFinder, Settings
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"generate": "decoding", "load": "loading", "stream": "decoding"}
-__all__ = ["generate", "load", "stream"]
+_PUBLIC = {
+    "Model": "model",
+    "Result": "results",
+    "Session": "session",
+    "Stats": "results",
+    "Tree": "trees",
+    "generate": "api",
+    "load": "api",
+    "stream": "api",
+}
+__all__ = ["Model", "Result", "Session", "Stats", "Tree", "generate", "load", "stream"]
 
 sys.meta_path.insert(
     0, ExtensionFinder(Path(__file__).parent, Settings.from_environment(os.environ))
