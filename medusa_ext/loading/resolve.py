@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
@@ -153,7 +154,7 @@ def unpack_verified(archive: Path, member: str, target: Path, sha256: str) -> No
                     raise ValueError(
                         f"{archive}: {member} needs SHA-256 {sha256}, got {digest.hexdigest()}"
                     )
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise ValueError(f"{archive}: needs an intact {member}, got: {error}") from error
 
 
