@@ -49,7 +49,7 @@ struct Best {
   int32_t id;
 };
 
-/// Panels come in ascending order, so the first of equals is kept; NaN is never taken.
+/// Equals go to the lowest id, in whatever order the panels come; NaN is never taken.
 inline void argmax_row(const LinearParams& params, int64_t panel, const float* tile, Best& best) {
   const int64_t n = panel * kPanel;
   const int count = static_cast<int>(std::min<int64_t>(kPanel, params.weight->num_outputs - n));
@@ -65,7 +65,7 @@ inline void argmax_row(const LinearParams& params, int64_t panel, const float* t
     largest = max(load(values + v * Vec::kSize), largest);
   }
   const float top = reduce_max(largest);
-  if (best.id >= 0 && !(top > best.value)) return;
+  if (best.id >= 0 && (top < best.value || (top == best.value && n > best.id))) return;
   for (int i = 0; i < count; ++i) {
     if (values[i] == top) {
       best = {top, static_cast<int32_t>(n) + i};
