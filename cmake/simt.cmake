@@ -20,12 +20,9 @@ set(simt_flags_plain)
 set(simt_flags_address -fsanitize=${simt_sanitizers} -fno-sanitize-recover=all
                        -fno-omit-frame-pointer)
 set(simt_flags_race)
-# What becomes of memcpy stays a call, so that the detector sees it.
-set(simt_kernel_flags_race -fsanitize=thread --param=tsan-instrument-func-entry-exit=0)
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  list(APPEND simt_kernel_flags_race -mmemcpy-strategy=libcall:-1:noalign
-                                     -mmemset-strategy=libcall:-1:noalign)
-endif()
+# memcpy and memset stay calls, so that the detector sees them.
+set(simt_kernel_flags_race -fsanitize=thread --param=tsan-instrument-func-entry-exit=0
+                           -fno-builtin-memcpy -fno-builtin-memset)
 
 foreach(variant IN LISTS MEDUSA_SIMT_VARIANTS)
   add_library(simt_${variant} SHARED ${simt_engine_sources})
@@ -70,8 +67,9 @@ function(medusa_simt_test name)
 endfunction()
 
 medusa_simt_library(simt_test_kernels ${simt_dir}/testing/good_kernels.cu
-                                      ${simt_dir}/testing/faulty_kernels.cu)
-foreach(test IN ITEMS schedule fault)
+                                      ${simt_dir}/testing/faulty_kernels.cu
+                                      ${simt_dir}/testing/instruction_kernels.cu)
+foreach(test IN ITEMS schedule fault instruction)
   medusa_simt_test(simt_${test}_test LIBRARY simt_test_kernels
                    SOURCES ${simt_dir}/${test}_test.cpp)
 endforeach()

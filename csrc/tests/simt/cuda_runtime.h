@@ -70,9 +70,9 @@ template <typename T>
 T shuffle_value(unsigned mask, T value, int source_lane, Site site) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8, "at most 8 bytes per shuffle");
   uint64_t bits = 0;
-  memcpy(&bits, &value, sizeof(T));
+  __builtin_memcpy(&bits, &value, sizeof(T));
   bits = shuffle(mask, bits, source_lane, site);
-  memcpy(&value, &bits, sizeof(T));
+  __builtin_memcpy(&value, &bits, sizeof(T));
   return value;
 }
 inline int segment_end(int width) { return lane | (width - 1); }
@@ -111,7 +111,7 @@ template <typename T>
 unsigned __match_any_sync(unsigned mask, T value, SIMT_SITE) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
   uint64_t bits = 0;
-  memcpy(&bits, &value, sizeof(T));
+  __builtin_memcpy(&bits, &value, sizeof(T));
   return simt::match_any(mask, bits, site);
 }
 inline unsigned __reduce_add_sync(unsigned mask, unsigned value, SIMT_SITE) {
@@ -149,13 +149,13 @@ inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, SIMT_SITE) {
 // A thread runs undisturbed between two collectives, so plain reads and writes are atomic. Not
 // inlined, so that the return address is the caller's.
 #define SIMT_ATOMIC_FUNCTION __attribute__((noinline, no_sanitize("thread")))
-#define SIMT_ATOMIC(name, result)                                \
-  template <typename T>                                          \
-  SIMT_ATOMIC_FUNCTION T name(T* address, std::common_type_t<T> value) { \
-    ::simt::atomic_access(address, sizeof(T), __builtin_return_address(0));                   \
-    const T old = *address;                                      \
-    *address = static_cast<T>(result);                           \
-    return old;                                                  \
+#define SIMT_ATOMIC(name, result)                                           \
+  template <typename T>                                                     \
+  SIMT_ATOMIC_FUNCTION T name(T* address, std::common_type_t<T> value) {    \
+    ::simt::atomic_access(address, sizeof(T), __builtin_return_address(0)); \
+    const T old = *address;                                                 \
+    *address = static_cast<T>(result);                                      \
+    return old;                                                             \
   }
 SIMT_ATOMIC(atomicAdd, old + value)
 SIMT_ATOMIC(atomicSub, old - value)
@@ -169,7 +169,8 @@ SIMT_ATOMIC(atomicInc, old >= value ? 0 : old + 1)
 SIMT_ATOMIC(atomicDec, old == 0 || old > value ? value : old - 1)
 #undef SIMT_ATOMIC
 template <typename T>
-SIMT_ATOMIC_FUNCTION T atomicCAS(T* address, std::common_type_t<T> expected, std::common_type_t<T> value) {
+SIMT_ATOMIC_FUNCTION T atomicCAS(T* address, std::common_type_t<T> expected,
+                                 std::common_type_t<T> value) {
   ::simt::atomic_access(address, sizeof(T), __builtin_return_address(0));
   const T old = *address;
   if (old == expected) *address = value;
@@ -230,7 +231,7 @@ template <typename To, typename From>
 To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From));
   To to;
-  memcpy(&to, &from, sizeof(To));
+  __builtin_memcpy(&to, &from, sizeof(To));
   return to;
 }
 }  // namespace simt

@@ -83,7 +83,8 @@ TEST_F(FaultTest, Collectives) {
   expect(Fault::kHalfWarpAtFullMask, "its mask ffffffff names lane 16, which has returned");
   EXPECT_NE(std::string::npos, simt::last_report().find(place("lane < 16) __syncwarp()")));
   expect(Fault::kBarrierAtTwoSites, "divergent barriers: __syncthreads at ");
-  expect(Fault::kBarrierSkippedByReturn, "64 threads wait, the other 64 of the block have returned");
+  expect(Fault::kBarrierSkippedByReturn,
+         "64 threads wait, the other 64 of the block have returned");
   expect(Fault::kLaneOutsideMask, "lacks the calling lane 16");
   expect(Fault::kOverlappingMasks, "divergent collectives: a vote at ");
   expect(Fault::kReturnedLaneInMask, "which has returned");

@@ -91,8 +91,8 @@ __global__ void __launch_bounds__(kThreads) exchange_kernel(const float* input, 
 }
 
 template <Fault fault>
-__global__ void __launch_bounds__(kThreads) access_kernel(const float* input, float* output,
-                                                          int length, float* scratch) {
+__global__ void __launch_bounds__(kThreads)
+    access_kernel(const float* input, float* output, int length, float* scratch) {
   __shared__ float small[128];
   auto* large = reinterpret_cast<float*>(dynamic_shared);
   const int thread = threadIdx.x;
@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(kThreads) access_kernel(const float* input, fl
 }
 
 template <Fault fault>
-__global__ void __launch_bounds__(kThreads) collective_kernel(const float* input, float* output,
-                                                              int* flag, int zero) {
+__global__ void __launch_bounds__(kThreads)
+    collective_kernel(const float* input, float* output, int* flag, int zero) {
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
   const int i = blockIdx.x * kThreads + thread;
   output[i] = input[i];

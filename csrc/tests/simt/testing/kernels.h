@@ -68,10 +68,10 @@ cudaError_t collective(Fault fault, const float* input, float* output);
 // A kernel with __launch_bounds__(96) that does nothing, launched as told.
 cudaError_t empty(dim3 grid, dim3 block, size_t shared_bytes, bool raise_limit);
 
-// ---- instruction_kernels.cu: one warp, one instruction, every lane's registers ----------------
-// a[32][4], b[32][2], d[32][4]: registers by lane.
+// ---- instruction_kernels.cu: one block, every thread's result ---------------------------------
+// a[32][4], b[32][2], d[32][4]: registers by lane; d is read and written.
 cudaError_t mma_registers(bool half, const uint32_t* a, const uint32_t* b, float* d);
-// shared[32][8] 16-bit values; registers[32][4].
+// Loads matrices[count][8][8], registers[32][count].
 cudaError_t ldmatrix_registers(int count, bool trans, const uint16_t* matrices,
                                uint32_t* registers);
 enum class WarpOp {
@@ -93,19 +93,34 @@ enum class WarpOp {
   kOr,
   kXor,
 };
-// results[lane] = op over values[lane], operand[lane]; lanes outside the mask write 0.
+// results[lane] of the lanes in the mask, over values[lane]; shuffles take operands[lane] and
+// width.
 cudaError_t warp_op(WarpOp op, uint32_t mask, int width, const uint32_t* values,
                     const int* operands, uint32_t* results);
-// results[3][num_threads]: __syncthreads_count, _and and _or of predicates.
+// results[num_threads][3]: __syncthreads_count, _and, _or.
 cudaError_t barrier_ops(const int* predicates, int* results, int num_threads);
-// Old values and final value of each atomic: results[10][num_threads + 1].
-cudaError_t atomics(int* results, int num_threads);
-// bits[i] of each conversion and operator; see the test.
-cudaError_t half_ops(const float* x, const float* y, uint16_t* results, int length);
-cudaError_t bfloat16_ops(const float* x, const float* y, uint16_t* results, int length);
-// results: bit and arithmetic intrinsics of x[i], y[i], 16 per i.
-cudaError_t intrinsics(const uint32_t* x, const uint32_t* y, uint32_t* results, int length);
-// The groups of cp.async: results[i] = what is in shared memory after wait_group<2>, <1>, <0>.
-cudaError_t async_groups(const uint4* input, uint4* results);
+// Each of num_threads threads applies each atomic to words[i] with value thread + 1, on memory
+// that is global, then shared.
+constexpr int kNumAtomics = 10;
+cudaError_t atomics(int* words, int num_threads);
+// results[i]: the words of shared memory after waits for all but 2, 1, 0 of three groups of 16
+// bytes, the last copy invalid.
+cudaError_t async_groups(const uint32_t* input, uint32_t* results);
+// results[i] = the conversions of x[i], y[i] and operators on them.
+struct HalfResults {
+  uint16_t x, sum, difference, product, quotient, low, high, largest;
+  float x_again, pair_y;
+  bool less;
+};
+cudaError_t half_ops(const float* x, const float* y, HalfResults* results, int length);
+cudaError_t bfloat16_ops(const float* x, const float* y, HalfResults* results, int length);
+struct Intrinsics {
+  int popc, popcll, ffs, ffsll, clz, clzll;
+  uint32_t brev, umulhi, funnel_left, funnel_right;
+  unsigned long long umul64hi;
+  int int_min, rounded;
+  float float_max, float_bits, rsqrt, exp, log, exp2;
+};
+cudaError_t intrinsics(const uint32_t* x, const uint32_t* y, Intrinsics* results, int length);
 
 }  // namespace simt_testing
