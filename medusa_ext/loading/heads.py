@@ -136,7 +136,7 @@ def load_heads(path: str | Path) -> HeadsCheckpoint:
         token_map=_token_map(files, layout, parts, lm_heads),
         base_name=config.text("base_model_name_or_path", "") or None,
         base_fingerprint=fingerprint,
-        vocab_size=config.integer("vocab_size", 1, 1 << 22, 0) or None,
+        vocab_size=config.integer("vocab_size", 0, 1 << 22, 0) or None,
         merged=layout.name == "v1.0",
         warnings=tuple(warnings),
         **extras,

@@ -235,8 +235,8 @@ def _truncated(config: Fields, name: str) -> int:
     scale = config.number("logit_scale", -1e9, 1e9, 1.0)
     if scale <= 0:
         raise config.fail("logit_scale", "a positive number", scale)
-    truncated = config.integer("truncated_vocab_size", 1, 1 << 22, 0)
-    whole = config.integer("vocab_size", 1, 1 << 22, 0)
+    truncated = config.integer("truncated_vocab_size", 0, 1 << 22, 0)
+    whole = config.integer("vocab_size", 0, 1 << 22, 0)
     return 0 if truncated == whole else truncated
 
 
