@@ -1,0 +1,1 @@
+"""Benchmarks: each regenerates its figures with one command."""
