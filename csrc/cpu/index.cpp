@@ -1,0 +1,12 @@
+#include "cpu/index_kernels.h"
+#include "cpu/isa/fill.h"
+
+namespace medusa::cpu {
+
+void fill_index(KernelTable& table) {
+  table.accept = accept;
+  table.compact = compact;
+  table.tree_rows = tree_rows;
+}
+
+}  // namespace medusa::cpu

@@ -1,0 +1,17 @@
+// The attention and step kernels for avx2.
+#if defined(__x86_64__)
+// The order of these headers matters.
+// clang-format off
+#include "cpu/isa/headers.h"
+#include "cpu/isa/avx2.h"
+#include "cpu/isa/transpose_avx2.h"
+#include "cpu/quantize_inl.h"
+#include "cpu/attention_block_inl.h"
+#include "cpu/attention_tile_inl.h"
+#include "cpu/tree_attention_inl.h"
+#include "cpu/rope_append_inl.h"
+#include "cpu/argmax_inl.h"
+#include "cpu/isa/attention_table_inl.h"
+#include "cpu/isa/end.h"
+// clang-format on
+#endif
