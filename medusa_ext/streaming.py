@@ -7,12 +7,12 @@ from typing import Any, Final
 
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
-# A UTF-8 character has at most four bytes and a token at least one: text that still ends in a
-# replacement character after this many tokens is not an unfinished character.
-_MAX_OPEN_TOKENS: Final = 4
+# A UTF-8 character has at most four bytes, and a token with text at least one: what was a
+# replacement character three tokens ago and still is one will stay one.
+_OPEN_TOKENS: Final = 3
 
-# Tokens without any text (ids beyond the vocabulary) do not pile up beyond this.
-_MAX_WINDOW: Final = 16
+# Where text never ends cleanly (broken UTF-8, ids without text), tokens do not pile up beyond this.
+_MAX_NEW: Final = 8
 
 
 class TextDecoder:
@@ -56,41 +56,49 @@ class Detokenizer:
         self._decode: Callable[[Sequence[int]], str] = tokenizer.decode
         self._special = special_ids(tokenizer)
         self._window = list(context)
-        self._new = len(self._window)  # first token of the window whose text is not settled
+        self._new = len(self._window)  # the first token of the window that is not context
         self._before = self._decode(self._window) if self._window else ""
-        self._released = 0  # characters of the window's text after `before` that were handed out
-        self._open_tokens = 0
         if self._before.endswith(REPLACEMENT):
             self._window, self._new, self._before = [], 0, ""
+        self._released = 0  # characters of the new tokens' text that were handed out
+        self._lengths = [0] * _OPEN_TOKENS  # of the new tokens' text, some tokens ago first
 
     def add(self, token: int) -> str:
         """The text that `token` completes; may be empty."""
         if token in self._special:
             return ""
         self._window.append(token)
-        text = self._decode(self._window)[len(self._before) :]
-        stable = len(text.rstrip(REPLACEMENT))
-        self._open_tokens = self._open_tokens + 1 if stable <= self._released else 1
-        if stable == len(text) or self._open_tokens >= _MAX_OPEN_TOKENS:
-            piece = text[self._released :]
-            if text or len(self._window) > _MAX_WINDOW:
-                self._advance()
-            return piece
-        piece = text[self._released : stable]
-        self._released = max(self._released, stable)
+        text = self._text()
+        settled = len(text.rstrip(REPLACEMENT))
+        if settled < len(text):
+            settled = max(settled, min(self._lengths[0], len(text)))
+        piece = text[self._released : settled]
+        self._released = max(self._released, settled)
+        is_long = len(self._window) - self._new >= _MAX_NEW
+        if settled == len(text) and (text or is_long):
+            self._advance(len(self._window))
+        elif is_long:
+            self._advance(len(self._window) - _OPEN_TOKENS)
+        else:
+            self._lengths = [*self._lengths[1:], len(text)]
         return piece
 
     def flush(self) -> str:
         """What is held back when no more tokens come: an unfinished character's replacement."""
-        text = self._decode(self._window)[len(self._before) :] if self._window else ""
+        text = self._text()
         piece = text[self._released :]
         self._released = len(text)
         return piece
 
-    def _advance(self) -> None:
-        """Keeps only the tokens since the last settled text, as context for those to come."""
-        del self._window[: self._new]
-        self._new = len(self._window)
-        self._before = self._decode(self._window)
-        self._released = 0
-        self._open_tokens = 0
+    def _text(self) -> str:
+        """The text of the new tokens."""
+        return self._decode(self._window)[len(self._before) :] if self._window else ""
+
+    def _advance(self, end: int) -> None:
+        """Makes the new tokens up to `end` the context, and drops the context there was."""
+        held = len(self._text()) - self._released
+        self._window = self._window[self._new :]
+        self._new = end - self._new
+        self._before = self._decode(self._window[: self._new])
+        self._released = max(len(self._text()) - held, 0) if self._new < len(self._window) else 0
+        self._lengths = [0] * _OPEN_TOKENS

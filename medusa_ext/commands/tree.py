@@ -51,10 +51,8 @@ def run(args: argparse.Namespace) -> int:
         expected = [f"{trees.expected_tokens(args.nodes):.2f} tokens per step {origin}"]
     if args.out is None:
         print(picture(tree, args.ascii))
-        print(
-            f"{tree.num_nodes} nodes, depth {tree.max_depth}"
-            + (f", {expected}" if expected else "")
-        )
+        facts = [f"{tree.num_nodes} nodes", f"depth {tree.max_depth}", *expected]
+        print(", ".join(facts))
     elif args.out.suffix == ".json":
         args.out.write_text(_json(tree), encoding="utf-8")
     else:

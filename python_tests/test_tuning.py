@@ -1,0 +1,107 @@
+"""Choosing how many nodes to draft: costs, rates, plans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medusa_ext.auto import LiveCosts, Plan, Rate, best_plan
+from medusa_ext.trees import default_trees
+from medusa_ext.tuning import CostCurve, load_curve, save_curve
+
+FLAT = CostCurve([1, 64], [1.0, 1.0001])
+STEEP = CostCurve([1, 2, 64], [1.0, 2.0, 64.0])
+GAIN = [default_trees(4).expected_tokens(1 + n) - 1 for n in range(64)]
+
+
+def plan(curve: CostCurve, rate: float | None, heads: bool, batch: int = 1) -> Plan:
+    return best_plan(LiveCosts(curve), batch, 64, rate, GAIN if heads else None)
+
+
+def test_free_nodes_are_all_taken() -> None:
+    assert plan(FLAT, 0.9, heads=False).lookup == 63
+    assert plan(FLAT, None, heads=True).heads == 63
+
+
+def test_nodes_at_full_price_are_not_taken() -> None:
+    """Each row costs a whole plain step: no draft can pay."""
+    assert plan(STEEP, 0.9, heads=True) == Plan()
+
+
+def test_a_plan_is_the_best_of_its_kind() -> None:
+    curve = CostCurve([1, 8, 64], [1.0, 1.4, 8.0], heads=0.1)
+    found = plan(curve, 0.5, heads=True)
+    speeds = {
+        n: (1 + GAIN[n]) / (curve.step(1 + n) + 0.1) for n in (1, 2, 3, 4, 5, 6, 8, 11, 15, 31)
+    }
+    assert found.heads == max(speeds, key=lambda n: speeds[n])
+    assert found.lookup > 0
+    assert plan(curve, 0.05, heads=True).lookup == 0
+
+
+def test_expensive_heads_are_left_alone() -> None:
+    assert plan(CostCurve([1, 64], [1.0, 1.0], heads=5.0), None, heads=True).heads == 0
+
+
+def test_batches_pay_for_each_sequence() -> None:
+    curve = CostCurve([1, 8, 64], [1.0, 1.1, 8.0])
+    assert plan(curve, 0.9, heads=False, batch=16).lookup < plan(curve, 0.9, heads=False).lookup
+
+
+def test_curve_between_and_beyond_its_points() -> None:
+    curve = CostCurve([1, 2, 4], [1.0, 2.0, 3.0])
+    assert [curve.step(n) for n in (1, 2, 3, 4, 8)] == [1.0, 2.0, 2.5, 3.0, 6.0]
+
+
+def test_live_costs_follow_one_size_but_not_the_pace() -> None:
+    costs = LiveCosts(CostCurve([1, 8], [1.0, 2.0]))
+    for _ in range(300):
+        costs.observe(1, 1.0)
+        costs.observe(8, 3.0)
+    assert costs.step(8) / costs.step(1) == pytest.approx(3.0, rel=0.1)
+    for _ in range(300):
+        costs.observe(1, 5.0)
+        costs.observe(8, 15.0)
+    assert costs.step(8) / costs.step(1) == pytest.approx(3.0, rel=0.1)
+
+
+def test_an_interrupted_step_hardly_counts() -> None:
+    costs = LiveCosts(CostCurve([1, 8], [1.0, 2.0]))
+    costs.observe(1, 1000.0)
+    assert costs.step(1) < 1.1
+
+
+def test_rate_moves_from_its_prior_to_what_is_seen() -> None:
+    rate = Rate(prior=0.6, weight=4)
+    assert rate.value == pytest.approx(0.6)
+    for _ in range(500):
+        rate.observe(1, 5)
+    assert rate.value == pytest.approx(0.2, abs=0.01)
+    for _ in range(500):
+        rate.observe(4, 5)
+    assert rate.value == pytest.approx(0.8, abs=0.01)
+
+
+def test_curves_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "costs" / "curve.json"
+    assert load_curve(path) is None
+    curve = CostCurve([1, 2], [0.5, 0.75], heads=0.1)
+    save_curve(path, curve)
+    assert load_curve(path) == curve
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"rows": [2], "seconds": [1.0], "heads": 0}',
+     '{"rows": [1], "seconds": [0.0], "heads": 0}', '{"rows": [1], "seconds": [], "heads": 0}'],
+)  # fmt: skip
+def test_a_damaged_curve_is_measured_anew(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "curve.json"
+    path.write_text(text)
+    assert load_curve(path) is None
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    save_curve(tmp_path / "file" / "curve.json", FLAT)
