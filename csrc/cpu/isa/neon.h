@@ -3,5 +3,7 @@
 
 #define MEDUSA_ISA_NAMESPACE neon
 
-#include "cpu/isa/vec_math_inl.h"
+// clang-format off: the order matters
 #include "cpu/isa/vec_neon.h"
+#include "cpu/isa/vec_math_inl.h"
+// clang-format on
