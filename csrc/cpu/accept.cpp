@@ -15,14 +15,14 @@ void accept(Context&, const AcceptParams& p) {
     int32_t* path = p.path + int64_t{b} * p.max_path;
 
     int32_t last = 0, count = 0;
-    path[count++] = last;
+    if (num_nodes > 0) path[count++] = last;
     // Children come behind their parent, so one pass forward meets the whole walk.
     for (int32_t node = 1; node < num_nodes && count < p.max_path; ++node) {
       if (parents[node] == last && tokens[node] == targets[last]) path[count++] = last = node;
     }
     std::fill(path + count, path + p.max_path, -1);
     p.count[b] = count;
-    p.next_root[b] = targets[last];
+    p.next_root[b] = num_nodes > 0 ? targets[last] : -1;
   }
 }
 

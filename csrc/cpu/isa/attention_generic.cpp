@@ -10,5 +10,9 @@
 #include "cpu/tree_attention_inl.h"
 #include "cpu/rope_append_inl.h"
 #include "cpu/argmax_inl.h"
+#include "cpu/row_stats_inl.h"
+#include "cpu/sample_inl.h"
+#include "cpu/candidates_inl.h"
+#include "cpu/accept_typical_inl.h"
 #include "cpu/isa/attention_table_inl.h"
 // clang-format on
