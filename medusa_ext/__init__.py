@@ -17,6 +17,7 @@ from ._build import ExtensionFinder, Settings
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Drafter": "drafters",
     "Model": "model",
     "Result": "results",
     "Session": "session",
@@ -26,7 +27,7 @@ _PUBLIC = {
     "load": "api",
     "stream": "api",
 }
-__all__ = ["Model", "Result", "Session", "Stats", "Tree", "generate", "load", "stream"]
+__all__ = ["Drafter", "Model", "Result", "Session", "Stats", "Tree", "generate", "load", "stream"]
 
 sys.meta_path.insert(
     0, ExtensionFinder(Path(__file__).parent, Settings.from_environment(os.environ))

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from .drafters import Drafter
 from .generation import Run
 from .model import Model
 from .model_factory import DTYPES
@@ -105,7 +106,7 @@ def generate(
     delta: float = 0.3,
     seed: int | Sequence[int] | None = None,
     tree: str | int | Tree | None = "auto",
-    draft: str = "auto",
+    draft: str | Drafter = "auto",
     stop: str | Sequence[str] | None = None,
     ignore_eos: bool = False,
     logprobs: int = 0,
@@ -127,7 +128,8 @@ def generate(
         tree: "auto": what is fastest here; None: plain decoding; a number: the best tree of so
             many nodes, the root included; a Tree: that arrangement of the heads' guesses.
         draft: where drafts come from: "heads", "lookup" (earlier occurrences of the last tokens),
-            "both", or "auto": both with heads, else lookup.
+            "both", or "auto": both with heads, else lookup; or a Drafter of your own, which makes
+            the trees itself.
         stop: text ends before any of these strings. A control token's spelling stops at it.
         ignore_eos: goes on after end tokens.
         logprobs: the n most likely tokens at each place, and the chosen one, in the result.

@@ -171,6 +171,8 @@ def control_ids(model: Model, stop: Sequence[str]) -> dict[str, int]:
 
 def tree_nodes(options: Options) -> int:
     """Nodes of the largest tree that the options may lead to."""
+    if not isinstance(options.draft, str):
+        return options.draft.max_nodes
     if isinstance(options.tree, Tree):
         return options.tree.num_nodes
     if isinstance(options.tree, int):
@@ -184,6 +186,9 @@ def make_drafter(model: Model, options: Options, max_nodes: int) -> Drafter:
     Raises ValueError where they do not fit the model or the session.
     """
     tree, draft = options.tree, options.draft
+    if not isinstance(draft, str):
+        _check_size(draft.max_nodes, max_nodes)
+        return draft
     if draft in ("heads", "both"):
         model.trees()
     if draft == "auto":
@@ -193,8 +198,7 @@ def make_drafter(model: Model, options: Options, max_nodes: int) -> Drafter:
     if isinstance(tree, str):
         return _auto_drafter(model, draft, max_nodes)
     num_nodes = tree if isinstance(tree, int) else tree.num_nodes
-    if num_nodes > max_nodes:
-        raise ValueError(f"tree: needs at most the session's {max_nodes} nodes, got {num_nodes}")
+    _check_size(num_nodes, max_nodes)
     if model.heads is None or draft == "lookup":
         if isinstance(tree, Tree):
             raise ValueError("tree: a Tree arranges the guesses of heads, needs heads, got none")
@@ -205,6 +209,11 @@ def make_drafter(model: Model, options: Options, max_nodes: int) -> Drafter:
     if draft == "heads":
         return HeadsDrafter(model.heads, model.trees().tree(num_nodes))
     return CombinedDrafter.of_size(model.heads, model.trees(), num_nodes)
+
+
+def _check_size(num_nodes: int, max_nodes: int) -> None:
+    if num_nodes > max_nodes:
+        raise ValueError(f"tree: needs at most the session's {max_nodes} nodes, got {num_nodes}")
 
 
 def _auto_drafter(model: Model, draft: str, max_nodes: int) -> Drafter:

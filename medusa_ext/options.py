@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .drafters import Drafter
 from .trees import MAX_NODES, Tree
 
 DRAFTS: Final = ("auto", "heads", "lookup", "both")
@@ -28,7 +29,7 @@ class Options:
     delta: float = 0.3
     seed: int | tuple[int, ...] | None = None
     tree: str | int | Tree | None = "auto"
-    draft: str = "auto"
+    draft: str | Drafter = "auto"
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int = 0
@@ -47,9 +48,10 @@ class Options:
         for name, (limit, need) in _NUMBERS.items():
             if name in given:
                 given[name] = _number(name, given[name], limit, need)
-        for name, allowed in (("acceptance", ACCEPTANCES), ("draft", DRAFTS)):
-            if name in given:
-                _choice(name, given[name], allowed)
+        if "acceptance" in given:
+            _choice("acceptance", given["acceptance"], ACCEPTANCES)
+        if "draft" in given and not hasattr(given["draft"], "propose"):
+            _choice("draft", given["draft"], DRAFTS)
         if "ignore_eos" in given and not isinstance(given["ignore_eos"], bool):
             raise TypeError(f"ignore_eos: needs a bool, got {given['ignore_eos']!r}")
         _check_tree(given.get("tree"))
