@@ -8,10 +8,6 @@ namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
 constexpr int kFloatBlock = 256;
 
-/// How far ahead of the arithmetic the weights are asked for. Further than a page's worth of
-/// latency, and the hardware's own prefetchers stop at page borders.
-constexpr int64_t kPrefetchBytes = 4096;
-
 /// Inputs that one step of the loop over K takes, and their weights as float32.
 template <typename W>
 struct WeightReader {
@@ -27,10 +23,11 @@ struct WeightReader<BFloat16> {
   }
 };
 
-/// tile[r][n] (+)= sum over `count` inputs of x[r][k] * w[k][n]; `is_first` starts the tile.
-template <typename W, int kRows>
+/// tile[r][n] (+)= sum over `count` inputs of x[r][k] * w[k][n]; `starts` starts the tile. The
+/// first tile of a panel (kIsFirst) also asks for the weights ahead.
+template <typename W, int kRows, bool kIsFirst>
 void float_tile(const char* weights, int count, const float* x, int64_t x_stride, float* tile,
-                bool is_first) {
+                bool starts) {
   constexpr int kInputs = WeightReader<W>::kInputs;
   const W* w = reinterpret_cast<const W*>(weights);
   Vec acc[kRows][kPanelVecs];
@@ -51,8 +48,9 @@ void float_tile(const char* weights, int count, const float* x, int64_t x_stride
   };
   int k = 0;
   for (; k + kInputs <= count; k += kInputs) {
-    for (int64_t b = 0; b < kInputs * kPanel * int64_t{sizeof(W)}; b += 64) {
-      prefetch(reinterpret_cast<const char*>(w + k * kPanel) + kPrefetchBytes + b);
+    if constexpr (kIsFirst) {
+      prefetch_block<kInputs * kPanel * int64_t{sizeof(W)}>(
+          reinterpret_cast<const char*>(w + k * kPanel) + kPrefetchBytes);
     }
     step(k, std::integral_constant<int, kInputs>{});
   }
@@ -60,7 +58,7 @@ void float_tile(const char* weights, int count, const float* x, int64_t x_stride
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kPanelVecs; ++v) {
       float* out = tile + r * kPanel + v * Vec::kSize;
-      store(is_first ? acc[r][v] : load(out) + acc[r][v], out);
+      store(starts ? acc[r][v] : load(out) + acc[r][v], out);
     }
   }
 }
@@ -79,8 +77,8 @@ struct FloatKernel {
         activation_row_bytes(DType::kFloat32, params.in.width) / int64_t{sizeof(float)};
     for (int32_t k = 0; k < matrix.num_inputs; k += kFloatBlock) {
       const int count = std::min(kFloatBlock, matrix.num_inputs - k);
-      for_row_tiles<kMaxRows>(rows, [&](int32_t row, auto tile_rows) {
-        float_tile<W, decltype(tile_rows)::value>(
+      for_row_tiles<kMaxRows>(rows, [&](int32_t row, auto tile_rows, auto is_first) {
+        float_tile<W, decltype(tile_rows)::value, decltype(is_first)::value>(
             weights + int64_t{k} * kPanel * int64_t{sizeof(W)}, count, x + row * stride + k, stride,
             tile + int64_t{row} * kPanel, k == 0);
       });

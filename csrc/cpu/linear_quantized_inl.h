@@ -10,25 +10,99 @@ namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 /// Groups whose weights (a panel's) stay in the first-level cache while the row tiles pass.
 constexpr int64_t kGroupBlock = 24;
 
-/// int8 activations of consecutive rows: strides are bytes.
+/// int8 activations of consecutive rows, `stride` bytes apart.
 struct QuantizedRows {
-  const int8_t* values;
-  const float* scales;
-  const int32_t* offsets;
-  const float* scaled_sums;
+  const char* values;
+  const char* scales;
+  const char* offsets;
+  const char* scaled_sums;
   int64_t stride;
 
-  template <typename T>
-  static const T& at(const T* p, int64_t stride_bytes) {
-    return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(p) + stride_bytes);
+  QuantizedRows(const Activations& activations, int64_t first_row)
+      : stride(activation_row_bytes(DType::kInt8, activations.width)) {
+    const Int8Row row = int8_row(activations, first_row);
+    values = reinterpret_cast<const char*>(row.values);
+    scales = reinterpret_cast<const char*>(row.scales);
+    offsets = reinterpret_cast<const char*>(row.offsets);
+    scaled_sums = reinterpret_cast<const char*>(row.scaled_sums);
   }
-  float scale(int r, int64_t g) const { return at(scales + g, r * stride); }
-  int32_t offset(int r, int64_t g) const { return at(offsets + g, r * stride); }
-  float scaled_sum(int r, int64_t g) const { return at(scaled_sums + g, r * stride); }
+
+  const int8_t* quad(int r, int64_t g, int q) const {
+    return reinterpret_cast<const int8_t*>(values + r * stride + g * kGroupSize + q * 4);
+  }
+  float scale(int r, int64_t g) const {
+    return *reinterpret_cast<const float*>(scales + r * stride + g * 4);
+  }
+  int32_t offset(int r, int64_t g) const {
+    return *reinterpret_cast<const int32_t*>(offsets + r * stride + g * 4);
+  }
+  float scaled_sum(int r, int64_t g) const {
+    return *reinterpret_cast<const float*>(scaled_sums + r * stride + g * 4);
+  }
 };
 
-/// tile[r][n] (+)= the groups begin … end-1 of a panel; `begin` 0 starts the tile.
-template <DType kFormat, int kRows>
+/// One group of a panel, int8: sums[r][v] = the 32 products of each output, offsets taken off.
+template <int kRows>
+inline void dot_group(const char* group, int64_t g, const QuantizedRows& x,
+                      Sums (&sums)[kRows][kPanelVecs]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    const int32_t start = kWeightOffset != 0 ? x.offset(r, g) : 0;
+#pragma GCC unroll 4
+    for (int v = 0; v < kPanelVecs; ++v) set(sums[r][v], start);
+  }
+#pragma GCC unroll 8
+  for (int quad = 0; quad < kGroupSize / 4; ++quad) {
+    Quads w[kPanelVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kPanelVecs; ++v) {
+      w[v] = load_quads(group + (quad * kPanelVecs + v) * 4 * Vec::kSize);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Quads xq = broadcast_quad(x.quad(r, g, quad));
+#pragma GCC unroll 4
+      for (int v = 0; v < kPanelVecs; ++v) add_dot(sums[r][v], w[v], xq);
+    }
+  }
+}
+
+/// The same for int4, where quad q holds inputs 4q … 4q+3 and, in the upper halves, 16 further.
+template <int kRows>
+inline void dot_nibble_group(const char* group, int64_t g, const QuantizedRows& x,
+                             NibbleSums (&sums)[kRows][kPanelVecs]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kPanelVecs; ++v) set(sums[r][v], 0);
+  }
+#pragma GCC unroll 4
+  for (int quad = 0; quad < kGroupSize / 8; ++quad) {
+    Quads low[kPanelVecs], high[kPanelVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kPanelVecs; ++v) {
+      const Quads bytes = load_quads(group + (quad * kPanelVecs + v) * 4 * Vec::kSize);
+      low[v] = low_nibbles(bytes);
+      high[v] = high_nibbles(bytes);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Quads x_low = broadcast_quad(x.quad(r, g, quad));
+#pragma GCC unroll 4
+      for (int v = 0; v < kPanelVecs; ++v) add_nibble_dot(sums[r][v], low[v], x_low);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Quads x_high = broadcast_quad(x.quad(r, g, quad + kGroupSize / 8));
+#pragma GCC unroll 4
+      for (int v = 0; v < kPanelVecs; ++v) add_nibble_dot(sums[r][v], high[v], x_high);
+    }
+  }
+}
+
+/// tile[r][n] (+)= the groups begin … end-1 of a panel; `begin` 0 starts the tile. The first tile
+/// of a panel (kIsFirst) also asks for the weights ahead.
+template <DType kFormat, int kRows, bool kIsFirst>
 void quantized_tile(const char* panel, int64_t begin, int64_t end, const QuantizedRows& x,
                     float* tile) {
   Vec total[kRows][kPanelVecs];
@@ -39,34 +113,24 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
   }
   for (int64_t g = begin; g < end; ++g) {
     const char* group = panel + g * group_bytes(kFormat);
-    for (int64_t b = 0; b < group_bytes(kFormat); b += 64) prefetch(group + kPrefetchBytes + b);
-    Sums sums[kRows][kPanelVecs];
+    if constexpr (kIsFirst) prefetch_block<group_bytes(kFormat)>(group + kPrefetchBytes);
+    std::conditional_t<kFormat == DType::kInt8, Sums, NibbleSums> sums[kRows][kPanelVecs];
     if constexpr (kFormat == DType::kInt8) {
-      if constexpr (kWeightOffset != 0) {
-        for (int r = 0; r < kRows; ++r) {
-          for (int v = 0; v < kPanelVecs; ++v) sums[r][v] = broadcast_sums(x.offset(r, g));
-        }
-      } else {
-        for (int r = 0; r < kRows; ++r) {
-          for (int v = 0; v < kPanelVecs; ++v) sums[r][v] = broadcast_sums(0);
-        }
-      }
-      dot_int8<kRows>(group, x.values + g * kGroupSize, x.stride, sums);
+      dot_group<kRows>(group, g, x, sums);
     } else {
-      for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kPanelVecs; ++v) sums[r][v] = broadcast_sums(0);
-      }
-      dot_int4<kRows>(group, x.values + g * kGroupSize, x.stride, sums);
+      dot_nibble_group<kRows>(group, g, x, sums);
     }
-    const Float16* scales = reinterpret_cast<const Float16*>(
-        group + kPanel * (kFormat == DType::kInt8 ? kGroupSize : kGroupSize / 2));
+    const Float16* scales = group_scales(group, kFormat);
+#pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) {
       const Vec scale = load(scales + v * Vec::kSize);
+#pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         total[r][v] = fma(to_vec(sums[r][v]) * scale, broadcast(x.scale(r, g)), total[r][v]);
       }
       if constexpr (kFormat == DType::kInt4) {
         const Vec minimum = load(scales + kPanel + v * Vec::kSize);
+#pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
           total[r][v] = fma(minimum, broadcast(x.scaled_sum(r, g)), total[r][v]);
         }
@@ -85,17 +149,12 @@ struct QuantizedKernel {
   static void compute(const LinearParams& params, int64_t panel, int32_t first_row, int32_t rows,
                       float* tile) {
     const char* weights = panel_data(*params.weight, panel);
-    const Int8Row first = int8_row(params.in, first_row);
-    const int64_t stride = activation_row_bytes(DType::kInt8, params.in.width);
     const int64_t groups = num_groups(params.weight->num_inputs);
     for (int64_t g = 0; g < groups; g += kGroupBlock) {
-      for_row_tiles<kMaxRows>(rows, [&](int32_t row, auto tile_rows) {
-        const QuantizedRows x{first.values + row * stride,
-                              &QuantizedRows::at(first.scales, row * stride),
-                              &QuantizedRows::at(first.offsets, row * stride),
-                              &QuantizedRows::at(first.scaled_sums, row * stride), stride};
-        quantized_tile<kFormat, decltype(tile_rows)::value>(
-            weights, g, std::min(g + kGroupBlock, groups), x, tile + int64_t{row} * kPanel);
+      for_row_tiles<kMaxRows>(rows, [&](int32_t row, auto tile_rows, auto is_first) {
+        quantized_tile<kFormat, decltype(tile_rows)::value, decltype(is_first)::value>(
+            weights, g, std::min(g + kGroupBlock, groups),
+            QuantizedRows(params.in, first_row + row), tile + int64_t{row} * kPanel);
       });
     }
   }

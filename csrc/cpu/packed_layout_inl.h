@@ -73,9 +73,12 @@ inline int64_t float_index(DType format, int64_t k, int column) {
 inline int64_t quad_index(int j, int column) { return (j / 4 * kPanel + column) * 4 + j % 4; }
 
 /// The scales behind a group's weights; an int4 group's minima are kPanel further.
-inline Float16* group_scales(char* group, DType format) {
-  return reinterpret_cast<Float16*>(
+inline const Float16* group_scales(const char* group, DType format) {
+  return reinterpret_cast<const Float16*>(
       group + kPanel * (format == DType::kInt8 ? kGroupSize : kGroupSize / 2));
+}
+inline Float16* group_scales(char* group, DType format) {
+  return const_cast<Float16*>(group_scales(static_cast<const char*>(group), format));
 }
 
 }  // namespace medusa::cpu::MEDUSA_ISA_NAMESPACE

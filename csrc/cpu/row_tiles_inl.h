@@ -3,6 +3,16 @@
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
+/// How far ahead of the arithmetic the weights are asked for: the hardware's own prefetchers stop
+/// at page borders.
+constexpr int64_t kPrefetchBytes = 4096;
+
+template <int64_t kBytes>
+inline void prefetch_block(const char* p) {
+#pragma GCC unroll 32
+  for (int64_t b = 0; b < kBytes; b += 64) prefetch(p + b);
+}
+
 /// f(std::integral_constant<int, value>) for 1 <= value <= kMax.
 template <int kMax, typename F>
 inline void with_constant(int value, F&& f) {
@@ -13,14 +23,22 @@ inline void with_constant(int value, F&& f) {
 }
 
 /// Cuts `rows` into tiles of at most kMaxRows that differ by at most one row, and calls
-/// f(first_row, std::integral_constant<int, rows of the tile>).
+/// f(first_row, std::integral_constant<int, rows of the tile>, whether it is the first tile).
 template <int kMaxRows, typename F>
 inline void for_row_tiles(int32_t rows, F&& f) {
   const int32_t num_tiles = (rows + kMaxRows - 1) / kMaxRows;
+  const int32_t size = rows / num_tiles, num_larger = rows % num_tiles;
+  int32_t row = 0;
   for (int32_t t = 0; t < num_tiles; ++t) {
-    const auto begin = static_cast<int32_t>(int64_t{rows} * t / num_tiles);
-    const auto end = static_cast<int32_t>(int64_t{rows} * (t + 1) / num_tiles);
-    with_constant<kMaxRows>(end - begin, [&](auto tile_rows) { f(begin, tile_rows); });
+    const int32_t count = size + (t < num_larger ? 1 : 0);
+    with_constant<kMaxRows>(count, [&](auto tile_rows) {
+      if (t == 0) {
+        f(row, tile_rows, std::true_type{});
+      } else {
+        f(row, tile_rows, std::false_type{});
+      }
+    });
+    row += count;
   }
 }
 
