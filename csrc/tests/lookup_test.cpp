@@ -76,7 +76,8 @@ TEST(NGramIndexTest, EqualsASlowSearchUnderAppendsAndTruncations) {
       text.clear();
       index.truncate(0);
     }
-    if (!text.empty()) ASSERT_EQ(matches(index, 3), slow_matches(text, 1, 4, 3)) << round;
+    if (text.empty()) continue;
+    ASSERT_EQ(matches(index, 3), slow_matches(text, 1, 4, 3)) << round;
   }
 }
 
