@@ -4,6 +4,7 @@
 
 #include "bindings/bindings.h"
 #include "cpu/backend.h"
+#include "cpu/isa.h"
 #include "model/builder.h"
 
 namespace medusa::bindings {
@@ -72,6 +73,8 @@ std::map<std::string, std::string> formats_of(const Model& model) {
 }  // namespace
 
 void register_model(py::module_& module) {
+  module.def("available_isas", cpu::available_isas,
+             "Instruction sets this machine can run, best first.");
   py::class_<Model, std::shared_ptr<Model>>(module, "Model", "Immutable packed weights.")
       .def_property_readonly("isa",
                              [](const Model& model) { return model.backend().kernels->name; })
