@@ -31,72 +31,73 @@
 
 // An `extern __shared__` array needs one definition: once per name, in the array's namespace,
 // after its declaration.
-#define SIMT_DEFINE_DYNAMIC_SHARED(name)                                                     \
-  alignas(1024)                                                                              \
-      __attribute__((weak)) thread_local unsigned char name[::simt::kMaxSharedBytes + 1024]; \
-  [[maybe_unused]] static const bool simt_registered_##name =                                \
+#define SIMT_DEFINE_DYNAMIC_SHARED(name)                                                          \
+  alignas(1024) __attribute__((weak)) thread_local unsigned char name[::simt::kDynamicAreaBytes]; \
+  [[maybe_unused]] static const bool simt_registered_##name =                                     \
       ::simt::register_dynamic_shared([]() -> void* { return name; })
 
 // ---- built-in variables -----------------------------------------------------------------------
-SIMT_BUILTIN uint3 threadIdx;
-SIMT_BUILTIN uint3 blockIdx;
-SIMT_BUILTIN dim3 blockDim;
-SIMT_BUILTIN dim3 gridDim;
+extern SIMT_FAST_THREAD_LOCAL uint3 threadIdx;
+extern SIMT_FAST_THREAD_LOCAL uint3 blockIdx;
+extern SIMT_FAST_THREAD_LOCAL dim3 blockDim;
+extern SIMT_FAST_THREAD_LOCAL dim3 gridDim;
 constexpr int warpSize = simt::kWarpSize;
 
 // ---- barriers and fences ----------------------------------------------------------------------
-inline void __syncthreads(SIMT_SITE) {
-  simt::block_barrier(simt::BarrierResult::kNone, false, site);
-}
+inline void __syncthreads(SIMT_SITE) { simt::block_barrier("__syncthreads", false, site); }
 inline int __syncthreads_count(int predicate, SIMT_SITE) {
-  return simt::block_barrier(simt::BarrierResult::kCount, predicate != 0, site);
+  return simt::block_barrier("__syncthreads_count", predicate != 0, site);
 }
 inline int __syncthreads_and(int predicate, SIMT_SITE) {
-  return simt::block_barrier(simt::BarrierResult::kAnd, predicate != 0, site);
+  return simt::block_barrier("__syncthreads_and", predicate == 0, site) == 0;
 }
 inline int __syncthreads_or(int predicate, SIMT_SITE) {
-  return simt::block_barrier(simt::BarrierResult::kOr, predicate != 0, site);
+  return simt::block_barrier("__syncthreads_or", predicate != 0, site) != 0;
 }
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, SIMT_SITE) { simt::warp_barrier(mask, site); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
-inline void __threadfence_system() {}
 inline void __nanosleep(unsigned) {}
 [[noreturn]] inline void __trap() { simt::trap(); }
 
 // ---- shuffles, votes, reductions --------------------------------------------------------------
 namespace simt {
+template <typename To, typename From>
+To bit_cast(From from) {
+  static_assert(std::is_trivially_copyable_v<From> && sizeof(From) <= 8, "at most 8 bytes");
+  To to = {};
+  __builtin_memcpy(&to, &from, sizeof(From) < sizeof(To) ? sizeof(From) : sizeof(To));
+  return to;
+}
 template <typename T>
 T shuffle_value(unsigned mask, T value, int source_lane, Site site) {
-  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8, "at most 8 bytes per shuffle");
-  uint64_t bits = 0;
-  __builtin_memcpy(&bits, &value, sizeof(T));
-  bits = shuffle(mask, bits, source_lane, site);
-  __builtin_memcpy(&value, &bits, sizeof(T));
-  return value;
+  return bit_cast<T>(shuffle(mask, bit_cast<uint64_t>(value), source_lane, site));
 }
-inline int segment_end(int width) { return lane | (width - 1); }
+// `source`, or the own lane if that is past the segment's end.
+inline int up_to_segment_end(int source, int width) {
+  return source > (lane | (width - 1)) ? lane : source;
+}
 }  // namespace simt
 
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int width = warpSize, SIMT_SITE) {
-  const int first = simt::lane & ~(width - 1);
-  return simt::shuffle_value(mask, value, first | (source & (width - 1)), site);
+  source = (simt::lane & ~(width - 1)) | (source & (width - 1));
+  return simt::shuffle_value(mask, value, source, site);
 }
 template <typename T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = warpSize, SIMT_SITE) {
-  const int lane = simt::lane, source = lane - static_cast<int>(delta);
-  return simt::shuffle_value(mask, value, source < (lane & ~(width - 1)) ? lane : source, site);
+  const int source = simt::lane - static_cast<int>(delta), first = simt::lane & ~(width - 1);
+  return simt::shuffle_value(mask, value, source < first ? simt::lane : source, site);
 }
 template <typename T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = warpSize, SIMT_SITE) {
-  const int lane = simt::lane, source = lane + static_cast<int>(delta);
-  return simt::shuffle_value(mask, value, source > simt::segment_end(width) ? lane : source, site);
+  const int source = simt::lane + static_cast<int>(delta);
+  return simt::shuffle_value(mask, value, simt::up_to_segment_end(source, width), site);
 }
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = warpSize, SIMT_SITE) {
-  const int lane = simt::lane, source = lane ^ lane_mask;
-  return simt::shuffle_value(mask, value, source > simt::segment_end(width) ? lane : source, site);
+  const int source = simt::lane ^ lane_mask;
+  return simt::shuffle_value(mask, value, simt::up_to_segment_end(source, width), site);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, SIMT_SITE) {
   return simt::ballot(mask, predicate != 0, site);
@@ -105,53 +106,39 @@ inline int __any_sync(unsigned mask, int predicate, SIMT_SITE) {
   return simt::ballot(mask, predicate != 0, site) != 0;
 }
 inline int __all_sync(unsigned mask, int predicate, SIMT_SITE) {
-  return simt::ballot(mask, predicate != 0, site) == mask;
+  return simt::ballot(mask, predicate == 0, site) == 0;
 }
 template <typename T>
 unsigned __match_any_sync(unsigned mask, T value, SIMT_SITE) {
-  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
-  uint64_t bits = 0;
-  __builtin_memcpy(&bits, &value, sizeof(T));
-  return simt::match_any(mask, bits, site);
+  return simt::match_any(mask, simt::bit_cast<uint64_t>(value), site);
 }
-inline unsigned __reduce_add_sync(unsigned mask, unsigned value, SIMT_SITE) {
-  return simt::reduce(mask, simt::Reduction::kAdd, value, site);
-}
-inline int __reduce_add_sync(unsigned mask, int value, SIMT_SITE) {
-  return static_cast<int>(
-      simt::reduce(mask, simt::Reduction::kAdd, static_cast<unsigned>(value), site));
-}
-inline unsigned __reduce_min_sync(unsigned mask, unsigned value, SIMT_SITE) {
-  return simt::reduce(mask, simt::Reduction::kMin, value, site);
-}
-inline int __reduce_min_sync(unsigned mask, int value, SIMT_SITE) {
-  return static_cast<int>(
-      simt::reduce(mask, simt::Reduction::kMinSigned, static_cast<unsigned>(value), site));
-}
-inline unsigned __reduce_max_sync(unsigned mask, unsigned value, SIMT_SITE) {
-  return simt::reduce(mask, simt::Reduction::kMax, value, site);
-}
-inline int __reduce_max_sync(unsigned mask, int value, SIMT_SITE) {
-  return static_cast<int>(
-      simt::reduce(mask, simt::Reduction::kMaxSigned, static_cast<unsigned>(value), site));
-}
-inline unsigned __reduce_and_sync(unsigned mask, unsigned value, SIMT_SITE) {
-  return simt::reduce(mask, simt::Reduction::kAnd, value, site);
-}
-inline unsigned __reduce_or_sync(unsigned mask, unsigned value, SIMT_SITE) {
-  return simt::reduce(mask, simt::Reduction::kOr, value, site);
-}
-inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, SIMT_SITE) {
-  return simt::reduce(mask, simt::Reduction::kXor, value, site);
-}
+#define SIMT_REDUCE(name, T, op)                                                            \
+  inline T __reduce_##name##_sync(unsigned mask, T value, SIMT_SITE) {                      \
+    const auto combine = [](unsigned x, unsigned y) -> unsigned {                           \
+      [[maybe_unused]] const T a = static_cast<T>(x), b = static_cast<T>(y);                \
+      return static_cast<unsigned>(op);                                                     \
+    };                                                                                      \
+    return static_cast<T>(simt::reduce(mask, combine, static_cast<unsigned>(value), site)); \
+  }
+SIMT_REDUCE(add, unsigned, a + b)
+SIMT_REDUCE(add, int, x + y)
+SIMT_REDUCE(min, unsigned, a < b ? a : b)
+SIMT_REDUCE(min, int, a < b ? a : b)
+SIMT_REDUCE(max, unsigned, a > b ? a : b)
+SIMT_REDUCE(max, int, a > b ? a : b)
+SIMT_REDUCE(and, unsigned, a& b)
+SIMT_REDUCE(or, unsigned, a | b)
+SIMT_REDUCE(xor, unsigned, a ^ b)
+#undef SIMT_REDUCE
 
 // ---- atomics ----------------------------------------------------------------------------------
 // A thread runs undisturbed between two collectives, so plain reads and writes are atomic. Not
 // inlined, so that the return address is the caller's.
-#define SIMT_ATOMIC_FUNCTION __attribute__((noinline, no_sanitize("thread")))
+#define SIMT_ATOMIC_FUNCTION \
+  template <typename T>      \
+  __attribute__((noinline, no_sanitize("thread"))) T
 #define SIMT_ATOMIC(name, result)                                           \
-  template <typename T>                                                     \
-  SIMT_ATOMIC_FUNCTION T name(T* address, std::common_type_t<T> value) {    \
+  SIMT_ATOMIC_FUNCTION name(T* address, std::common_type_t<T> value) {      \
     ::simt::atomic_access(address, sizeof(T), __builtin_return_address(0)); \
     const T old = *address;                                                 \
     *address = static_cast<T>(result);                                      \
@@ -165,12 +152,10 @@ SIMT_ATOMIC(atomicAnd, old& value)
 SIMT_ATOMIC(atomicOr, old | value)
 SIMT_ATOMIC(atomicXor, old ^ value)
 SIMT_ATOMIC(atomicExch, value)
-SIMT_ATOMIC(atomicInc, old >= value ? 0 : old + 1)
 SIMT_ATOMIC(atomicDec, old == 0 || old > value ? value : old - 1)
 #undef SIMT_ATOMIC
-template <typename T>
-SIMT_ATOMIC_FUNCTION T atomicCAS(T* address, std::common_type_t<T> expected,
-                                 std::common_type_t<T> value) {
+SIMT_ATOMIC_FUNCTION atomicCAS(T* address, std::common_type_t<T> expected,
+                               std::common_type_t<T> value) {
   ::simt::atomic_access(address, sizeof(T), __builtin_return_address(0));
   const T old = *address;
   if (old == expected) *address = value;
@@ -178,36 +163,28 @@ SIMT_ATOMIC_FUNCTION T atomicCAS(T* address, std::common_type_t<T> expected,
 }
 
 // ---- loads, bits, arithmetic ------------------------------------------------------------------
-template <typename T>
-T __ldg(const T* address) {
-  return *address;
-}
-template <typename T>
-T __ldcs(const T* address) {
-  return *address;
-}
-template <typename T>
-T __ldcg(const T* address) {
-  return *address;
-}
+#define SIMT_LOAD(name)      \
+  template <typename T>      \
+  T name(const T* address) { \
+    return *address;         \
+  }
+SIMT_LOAD(__ldg)
+SIMT_LOAD(__ldcs)
+SIMT_LOAD(__ldcg)
+#undef SIMT_LOAD
 template <typename T>
 void __stcs(T* address, T value) {
   *address = value;
 }
-
 // Only for the address operands of PTX instructions.
-inline size_t __cvta_generic_to_shared(const void* pointer) {
-  return reinterpret_cast<size_t>(pointer);
-}
+inline size_t __cvta_generic_to_shared(const void* p) { return reinterpret_cast<size_t>(p); }
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __ffsll(long long x) { return __builtin_ffsll(x); }
-inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
-inline int __clzll(long long x) {
-  return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x));
-}
+inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(x); }
+inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll(x); }
 inline unsigned __brev(unsigned x) {
   unsigned result = 0;
   for (int i = 0; i < 32; ++i) result |= ((x >> i) & 1u) << (31 - i);
@@ -225,57 +202,34 @@ inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return static_cast<unsigned>((static_cast<uint64_t>(high) << 32 | low) >> (shift & 31));
 }
-
-namespace simt {
-template <typename To, typename From>
-To bit_cast(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof(To));
-  return to;
-}
-}  // namespace simt
 inline int __float_as_int(float x) { return simt::bit_cast<int>(x); }
 inline unsigned __float_as_uint(float x) { return simt::bit_cast<unsigned>(x); }
 inline float __int_as_float(int x) { return simt::bit_cast<float>(x); }
 inline float __uint_as_float(unsigned x) { return simt::bit_cast<float>(x); }
-inline long long __double_as_longlong(double x) { return simt::bit_cast<long long>(x); }
-inline double __longlong_as_double(long long x) { return simt::bit_cast<double>(x); }
+inline int __float2int_rn(float x) { return static_cast<int>(nearbyintf(x)); }
 
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1.0f / x; }
-inline float __fsqrt_rn(float x) { return sqrtf(x); }
 inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __saturatef(float x) { return fminf(fmaxf(x, 0.0f), 1.0f); }
-inline int __float2int_rn(float x) { return static_cast<int>(nearbyintf(x)); }
-inline int __float2int_rz(float x) { return static_cast<int>(x); }
-inline int __float2int_rd(float x) { return static_cast<int>(floorf(x)); }
-inline float __int2float_rn(int x) { return static_cast<float>(x); }
-inline float __uint2float_rn(unsigned x) { return static_cast<float>(x); }
 // glibc's math.h declares these names without defining them.
 #define __expf(x) expf(x)
 #define __logf(x) logf(x)
 #define __log2f(x) log2f(x)
-#define __sinf(x) sinf(x)
-#define __cosf(x) cosf(x)
-#define __powf(x, y) powf(x, y)
 
-template <typename A, typename B,
-          typename = std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>>>
-constexpr std::common_type_t<A, B> min(A a, B b) {
-  using T = std::common_type_t<A, B>;
-  return static_cast<T>(b) < static_cast<T>(a) || a != a ? static_cast<T>(b) : static_cast<T>(a);
-}
-template <typename A, typename B,
-          typename = std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>>>
-constexpr std::common_type_t<A, B> max(A a, B b) {
-  using T = std::common_type_t<A, B>;
-  return static_cast<T>(a) < static_cast<T>(b) || a != a ? static_cast<T>(b) : static_cast<T>(a);
-}
+#define SIMT_EXTREMUM(name, order)                                                           \
+  template <typename A, typename B,                                                          \
+            typename = std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>>> \
+  constexpr std::common_type_t<A, B> name(A x, B y) {                                        \
+    const std::common_type_t<A, B> a = x, b = y;                                             \
+    return b order a || a != a ? b : a; /* the other if one is NaN */                        \
+  }
+SIMT_EXTREMUM(min, <)
+SIMT_EXTREMUM(max, >)
+#undef SIMT_EXTREMUM
 
 // ---- host API ---------------------------------------------------------------------------------
 enum cudaError_t {
@@ -283,7 +237,6 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
-  cudaErrorInvalidDeviceFunction = 98,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchTimeout = 702,
   cudaErrorLaunchFailure = 719,
@@ -296,33 +249,20 @@ enum cudaMemcpyKind {
   cudaMemcpyDeviceToDevice,
   cudaMemcpyDefault,
 };
-enum cudaFuncAttribute {
-  cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
-  cudaFuncAttributePreferredSharedMemoryCarveout = 9,
-};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaDeviceAttr {
-  cudaDevAttrMaxThreadsPerBlock = 1,
   cudaDevAttrMaxSharedMemoryPerBlock = 8,
-  cudaDevAttrWarpSize = 10,
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76,
-  cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
 };
-struct cudaDeviceProp {
-  char name[256];
-  size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
-  int warpSize, maxThreadsPerBlock, multiProcessorCount, major, minor;
-};
-struct CUstream_st;
-using cudaStream_t = CUstream_st*;
-struct cudaLaunchAttribute;
+using cudaStream_t = struct CUstream_st*;
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
-  cudaLaunchAttribute* attrs;
+  struct cudaLaunchAttribute_st* attrs;
   unsigned numAttrs;
 };
 
@@ -338,57 +278,47 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
         [](void* context) { (*static_cast<decltype(run)*>(context))(); }, &run));
   }(std::forward<Args>(args)...);
 }
-cudaError_t simt_set_function_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
+namespace simt {
+cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t allocate(void** pointer, size_t bytes);
+}  // namespace simt
 template <typename T>
 cudaError_t cudaFuncSetAttribute(T* kernel, cudaFuncAttribute attribute, int value) {
-  return simt_set_function_attribute(reinterpret_cast<const void*>(kernel), attribute, value);
+  return simt::set_attribute(reinterpret_cast<const void*>(kernel), attribute, value);
 }
-
-cudaError_t simt_malloc(void** pointer, size_t bytes);
 template <typename T>
 cudaError_t cudaMalloc(T** pointer, size_t bytes) {
-  return simt_malloc(reinterpret_cast<void**>(pointer), bytes);
-}
-template <typename T>
-cudaError_t cudaMallocAsync(T** pointer, size_t bytes, cudaStream_t) {
-  return simt_malloc(reinterpret_cast<void**>(pointer), bytes);
+  return simt::allocate(reinterpret_cast<void**>(pointer), bytes);
 }
 template <typename T>
 cudaError_t cudaMallocHost(T** pointer, size_t bytes) {
-  return simt_malloc(reinterpret_cast<void**>(pointer), bytes);
+  return cudaMalloc(pointer, bytes);
 }
 cudaError_t cudaFree(void* pointer);
-inline cudaError_t cudaFreeAsync(void* pointer, cudaStream_t) { return cudaFree(pointer); }
 inline cudaError_t cudaFreeHost(void* pointer) { return cudaFree(pointer); }
 
-inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t = nullptr) {
   if (bytes != 0) memmove(to, from, bytes);
   return cudaSuccess;
 }
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
-                                   cudaStream_t = nullptr) {
-  return cudaMemcpy(to, from, bytes, kind);
+inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  return cudaMemcpyAsync(to, from, bytes, kind);
 }
-inline cudaError_t cudaMemset(void* to, int value, size_t bytes) {
+inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t = nullptr) {
   if (bytes != 0) memset(to, value, bytes);
   return cudaSuccess;
 }
-inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t = nullptr) {
-  return cudaMemset(to, value, bytes);
-}
-
-cudaError_t cudaGetLastError();
-cudaError_t cudaPeekAtLastError();
-const char* cudaGetErrorName(cudaError_t error);
-const char* cudaGetErrorString(cudaError_t error);
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+// Errors are returned by the call that makes them, and kept nowhere.
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int device) {
   return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
 }
-inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 inline cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = nullptr, cudaSuccess; }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+const char* cudaGetErrorString(cudaError_t error);

@@ -13,7 +13,6 @@
 #include "cuda_runtime.h"
 #include "fiber.h"
 #include "internal.h"
-#include "kernel_info.h"
 #include "simt.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -23,11 +22,11 @@
 #define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)0)
 #endif
 
-thread_local uint3 threadIdx, blockIdx;
-thread_local dim3 blockDim, gridDim;
+SIMT_FAST_THREAD_LOCAL uint3 threadIdx, blockIdx;
+SIMT_FAST_THREAD_LOCAL dim3 blockDim, gridDim;
 
 namespace simt {
-thread_local int lane;
+SIMT_FAST_THREAD_LOCAL int lane;
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -62,7 +61,7 @@ struct Warp {
 };
 
 bool same_site(const Site& a, const Site& b) {
-  return a.line == b.line && std::strcmp(a.file, b.file) == 0;
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 struct Engine {
@@ -83,7 +82,6 @@ struct Engine {
   Wait barrier;
   uint64_t random_state;
   bool uniform;  // a new random choice at each switch, not only at each barrier
-  Statistics statistics = {};
 
   Engine();
   ~Engine() { munmap(stacks, kMaxThreads * kStackBytes); }
@@ -101,7 +99,8 @@ struct Engine {
   void run_block(uint64_t block);
 };
 
-thread_local std::unique_ptr<Engine> t_engine;
+thread_local std::unique_ptr<Engine> t_owner;
+SIMT_FAST_THREAD_LOCAL Engine* t_engine = nullptr;
 
 Engine::Engine() {
   void* memory = mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
@@ -164,7 +163,6 @@ int Engine::pick() {
 }
 
 void Engine::enter(int thread) {
-  ++statistics.switches;
   current = thread;
   lane = thread % kWarpSize;
   threadIdx = threads[thread].index;
@@ -278,7 +276,6 @@ void Engine::run_block(uint64_t block) {
   async_begin_block();
   race::begin_block(kernel.shared, kernel.shared_bytes);
   set_watchdog(options().watchdog_seconds);
-  ++statistics.blocks;
 
   const int first = pick();
   enter(first);
@@ -290,12 +287,11 @@ void Engine::run_block(uint64_t block) {
     char *begin = area + shape.shared_bytes, *end = area + kDynamicAreaBytes;
     ASAN_UNPOISON_MEMORY_REGION(begin, end - begin);
     const auto poison = static_cast<char>(options().poison);
-    char* touched = std::find_if(begin, end, [&](char byte) { return byte != poison; });
-    if (touched != end) {
-      record_fault(cudaErrorLaunchFailure,
-                   "dynamic shared memory: byte %td was written, the launch asked for %zu",
-                   touched - area, shape.shared_bytes);
-    }
+    if (*begin == poison && std::memcmp(begin, begin + 1, end - begin - 1) == 0) continue;
+    const char* touched = std::find_if(begin, end, [&](char byte) { return byte != poison; });
+    record_fault(cudaErrorLaunchFailure,
+                 "dynamic shared memory: byte %td was written, the launch asked for %zu",
+                 touched - area, shape.shared_bytes);
   }
 }
 
@@ -327,8 +323,6 @@ bool in_shared(const void* address, size_t bytes) {
   });
 }
 
-Statistics statistics() { return t_engine ? t_engine->statistics : Statistics{}; }
-
 void collective(const char* name, unsigned mask, Combine combine, void* args, Site site,
                 const void* pc) {
   Engine& engine = *t_engine;
@@ -336,7 +330,6 @@ void collective(const char* name, unsigned mask, Combine combine, void* args, Si
   Warp& warp = engine.warps[engine.current / kWarpSize];
   const unsigned bit = 1u << lane;
   engine.threads[engine.current].wait = {name, site, mask, combine, args};
-  ++engine.statistics.collectives;
 
   const unsigned partners = mask & warp.waiting;
   const Wait* other = nullptr;
@@ -384,18 +377,15 @@ void collective(const char* name, unsigned mask, Combine combine, void* args, Si
   if (engine.uniform) engine.sleep();
 }
 
-int block_barrier(BarrierResult result, bool predicate, Site site) {
-  static constexpr const char* kNames[] = {"__syncthreads", "__syncthreads_count",
-                                           "__syncthreads_and", "__syncthreads_or"};
+int block_barrier(const char* name, bool predicate, Site site) {
   Engine& engine = *t_engine;
-  const Wait wait = {kNames[static_cast<int>(result)], site, 0, nullptr, nullptr};
+  const Wait wait = {name, site, 0, nullptr, nullptr};
   if (engine.num_in_barrier == 0) engine.barrier = wait;
-  if (wait.name != engine.barrier.name || !same_site(site, engine.barrier.site)) {
+  if (!same_site(site, engine.barrier.site)) {
     blame("called from", SIMT_CALLER);
     fail("divergent barriers: %s at %s:%d, other threads wait in %s at %s:%d", wait.name, site.file,
          site.line, engine.barrier.name, engine.barrier.site.file, engine.barrier.site.line);
   }
-  ++engine.statistics.collectives;
   ++engine.num_in_barrier;
   engine.num_true += predicate ? 1 : 0;
   engine.check_barrier_complete();
@@ -405,24 +395,16 @@ int block_barrier(BarrierResult result, bool predicate, Site site) {
     engine.set_asleep(engine.current);
   }
   engine.sleep();
-  switch (result) {
-    case BarrierResult::kCount:
-      return engine.barrier_result;
-    case BarrierResult::kAnd:
-      return engine.barrier_result == engine.num_threads;
-    case BarrierResult::kOr:
-      return engine.barrier_result != 0;
-    case BarrierResult::kNone:
-      break;
-  }
-  return 0;
+  return engine.barrier_result;
 }
 
 int launch(const LaunchShape& shape, const void* kernel, void (*entry)(void*), void* context) {
-  if (!t_engine) t_engine = std::make_unique<Engine>();
+  if (t_engine == nullptr) {
+    t_owner = std::make_unique<Engine>();
+    t_engine = t_owner.get();
+  }
   Engine& engine = *t_engine;
   begin_faults();
-  ++engine.statistics.launches;
   engine.num_threads = 0;
   engine.kernel = find_kernel(kernel);
   const int error = check_launch(shape, engine.kernel);

@@ -12,6 +12,8 @@ constexpr int kWarpSize = 32;
 constexpr int kMaxThreads = 1024;
 constexpr size_t kMaxSharedBytes = 227 * 1024;
 constexpr size_t kDefaultSharedBytes = 48 * 1024;
+// An `extern __shared__` array's storage: the most a launch may ask for, and a watched margin.
+constexpr size_t kDynamicAreaBytes = kMaxSharedBytes + 1024;
 
 // Where a collective stands in the source. Taken as a default argument, it is the caller's place.
 struct Site {
@@ -24,8 +26,8 @@ struct Site {
 #define SIMT_SITE ::simt::Site site = ::simt::Site::here()
 
 // The running thread's lane; its other built-in variables are declared in cuda_runtime.h.
-#define SIMT_BUILTIN extern thread_local __attribute__((tls_model("initial-exec")))
-SIMT_BUILTIN int lane;
+#define SIMT_FAST_THREAD_LOCAL thread_local __attribute__((tls_model("initial-exec")))
+extern SIMT_FAST_THREAD_LOCAL int lane;
 
 struct LaunchShape {
   dim3 grid, block;
@@ -37,14 +39,13 @@ int launch(const LaunchShape& shape, const void* kernel, void (*entry)(void*), v
 // Tells the engine of an `extern __shared__` array (see SIMT_DEFINE_DYNAMIC_SHARED).
 bool register_dynamic_shared(void* (*address)());
 
-enum class BarrierResult { kNone, kCount, kAnd, kOr };
-int block_barrier(BarrierResult result, bool predicate, Site site);
+// Each returns when all threads have come: the barrier with the number of true predicates.
+int block_barrier(const char* name, bool predicate, Site site);
 void warp_barrier(unsigned mask, Site site);
 uint64_t shuffle(unsigned mask, uint64_t bits, int source_lane, Site site);
 unsigned ballot(unsigned mask, bool predicate, Site site);
 unsigned match_any(unsigned mask, uint64_t value, Site site);
-enum class Reduction { kAdd, kMinSigned, kMaxSigned, kMin, kMax, kAnd, kOr, kXor };
-uint32_t reduce(unsigned mask, Reduction op, uint32_t value, Site site);
+uint32_t reduce(unsigned mask, uint32_t (*op)(uint32_t, uint32_t), uint32_t value, Site site);
 
 // Fragment layouts of the PTX ISA manual; a[4], b[2] hold two 16-bit values each, d += a * b.
 enum class Format { kHalf, kBfloat16 };

@@ -22,7 +22,7 @@ namespace {
 
 }  // namespace
 
-cudaError_t simt_malloc(void** pointer, size_t bytes) {
+cudaError_t simt::allocate(void** pointer, size_t bytes) {
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
 #if defined(__SANITIZE_ADDRESS__)
@@ -60,10 +60,6 @@ cudaError_t cudaFree(void* pointer) {
   return cudaSuccess;
 }
 
-// Errors are returned by the call that makes them, and kept nowhere.
-cudaError_t cudaGetLastError() { return cudaSuccess; }
-cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
-
 const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaSuccess:
@@ -78,58 +74,28 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "an illegal memory access was encountered";
     case cudaErrorLaunchTimeout:
       return "the launch timed out and was terminated";
-    case cudaErrorLaunchFailure:
-      return "unspecified launch failure";
     default:
-      return "unrecognized error code";
+      return "unspecified launch failure";
   }
-}
-const char* cudaGetErrorName(cudaError_t error) { return cudaGetErrorString(error); }
-
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) return cudaErrorInvalidValue;
-  *properties = {};
-  std::strcpy(properties->name, "SIMT emulator");
-  properties->totalGlobalMem = size_t{1} << 30;
-  properties->sharedMemPerBlock = simt::kDefaultSharedBytes;
-  properties->sharedMemPerBlockOptin = simt::kMaxSharedBytes;
-  properties->sharedMemPerMultiprocessor = simt::kMaxSharedBytes + 1024;
-  properties->warpSize = simt::kWarpSize;
-  properties->maxThreadsPerBlock = simt::kMaxThreads;
-  properties->multiProcessorCount = 4;
-  properties->major = 9;
-  properties->minor = 0;
-  return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-  cudaDeviceProp properties;
   if (device != 0) return cudaErrorInvalidValue;
-  cudaGetDeviceProperties(&properties, device);
   switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock:
-      *value = properties.maxThreadsPerBlock;
-      break;
     case cudaDevAttrMaxSharedMemoryPerBlock:
-      *value = int(properties.sharedMemPerBlock);
-      break;
-    case cudaDevAttrWarpSize:
-      *value = properties.warpSize;
-      break;
-    case cudaDevAttrMultiProcessorCount:
-      *value = properties.multiProcessorCount;
-      break;
-    case cudaDevAttrComputeCapabilityMajor:
-      *value = properties.major;
-      break;
-    case cudaDevAttrComputeCapabilityMinor:
-      *value = properties.minor;
-      break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-      *value = int(properties.sharedMemPerMultiprocessor);
+      *value = simt::kDefaultSharedBytes;
       break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = int(properties.sharedMemPerBlockOptin);
+      *value = simt::kMaxSharedBytes;
+      break;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 4;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
       break;
     default:
       return cudaErrorInvalidValue;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include "engine.h"
 #include "race.h"
@@ -18,8 +19,7 @@ using Combine = void (*)(void* const* args, unsigned mask);
 void collective(const char* name, unsigned mask, Combine combine, void* args, Site site,
                 const void* pc);
 int running_thread();  // its index in the block; -1 outside a kernel
-// Where the block's shared memory lies, and whether [address, address + bytes) is all within the
-// part that the launch asked for.
+// Whether the bytes are all in the shared memory that the launch asked for.
 bool in_shared(const void* address, size_t bytes);
 
 // ---- fault.cpp --------------------------------------------------------------------------------
@@ -38,6 +38,20 @@ void set_watchdog(double seconds);  // 0 disarms it
 // ---- engine.cpp, for fault.cpp ----------------------------------------------------------------
 [[noreturn]] void leave_block();
 void print_position(char* text, size_t size);  // "block (…) thread (…): "
+
+// ---- kernel_info.cpp --------------------------------------------------------------------------
+// What a launch must know of a kernel: its bounds, its limits, its library's shared memory.
+struct KernelInfo {
+  int max_threads;           // of __launch_bounds__, rounded up to 32; 0 if none
+  size_t max_dynamic_bytes;  // of cudaFuncSetAttribute
+  char* shared;              // the thread-local segment of the kernel's library
+  size_t shared_bytes;
+  std::vector<char*> dynamic;  // the `extern __shared__` arrays in it
+};
+
+KernelInfo find_kernel(const void* kernel);
+// A cudaError_t, the reason being recorded as a fault.
+int check_launch(const LaunchShape& shape, const KernelInfo& kernel);
 
 // ---- async_copy.cpp ---------------------------------------------------------------------------
 void async_begin_block();

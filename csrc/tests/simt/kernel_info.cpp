@@ -1,5 +1,3 @@
-#include "kernel_info.h"
-
 #include <link.h>
 
 #include <map>
@@ -129,15 +127,11 @@ int check_launch(const LaunchShape& shape, const KernelInfo& kernel) {
   return cudaSuccess;
 }
 
-}  // namespace simt
-
-cudaError_t simt_set_function_attribute(const void* kernel, cudaFuncAttribute attribute,
-                                        int value) {
-  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (value < 0 || static_cast<size_t>(value) > simt::kMaxSharedBytes) {
-    return cudaErrorInvalidValue;
-  }
-  const std::lock_guard<std::mutex> lock(simt::g_mutex);
-  simt::dynamic_limits()[kernel] = static_cast<size_t>(value);
+cudaError_t set_attribute(const void* kernel, cudaFuncAttribute, int value) {
+  if (value < 0 || static_cast<size_t>(value) > kMaxSharedBytes) return cudaErrorInvalidValue;
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  dynamic_limits()[kernel] = static_cast<size_t>(value);
   return cudaSuccess;
 }
+
+}  // namespace simt

@@ -21,11 +21,6 @@ Options& options();
 // The fault of the calling OS thread's last launch; empty when it ran clean.
 const std::string& last_report();
 
-struct Statistics {
-  uint64_t launches, blocks, switches, collectives;
-};
-Statistics statistics();
-
 // Runs `run` under seeds 0 … num_seeds-1, each with two poison bytes. `run` returns the output's
 // bytes. Returns "" if they never differ, else where they first do.
 std::string compare_schedules(const std::function<std::vector<unsigned char>()>& run,

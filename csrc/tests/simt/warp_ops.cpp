@@ -33,32 +33,9 @@ struct Match {
   unsigned result;
 };
 struct Reduce {
-  Reduction op;
+  uint32_t (*op)(uint32_t, uint32_t);
   uint32_t value, result;
 };
-
-uint32_t reduce_two(Reduction op, uint32_t a, uint32_t b) {
-  const auto signed_a = static_cast<int32_t>(a), signed_b = static_cast<int32_t>(b);
-  switch (op) {
-    case Reduction::kAdd:
-      return a + b;
-    case Reduction::kMinSigned:
-      return signed_a < signed_b ? a : b;
-    case Reduction::kMaxSigned:
-      return signed_a > signed_b ? a : b;
-    case Reduction::kMin:
-      return a < b ? a : b;
-    case Reduction::kMax:
-      return a > b ? a : b;
-    case Reduction::kAnd:
-      return a & b;
-    case Reduction::kOr:
-      return a | b;
-    case Reduction::kXor:
-      return a ^ b;
-  }
-  __builtin_unreachable();
-}
 
 struct Ldmatrix {
   int count;
@@ -174,13 +151,13 @@ unsigned match_any(unsigned mask, uint64_t value, Site site) {
   return match.result;
 }
 
-uint32_t reduce(unsigned mask, Reduction op, uint32_t value, Site site) {
+uint32_t reduce(unsigned mask, uint32_t (*op)(uint32_t, uint32_t), uint32_t value, Site site) {
   Reduce reduce = {op, value, 0};
   const auto combine = [](void* const* args, unsigned lanes) {
     const int first = __builtin_ctz(lanes);
     uint32_t result = arg<Reduce>(args, first).value;
     for_each_lane(lanes & (lanes - 1), [&](int l) {
-      result = reduce_two(arg<Reduce>(args, l).op, result, arg<Reduce>(args, l).value);
+      result = arg<Reduce>(args, l).op(result, arg<Reduce>(args, l).value);
     });
     for_each_lane(lanes, [&](int l) { arg<Reduce>(args, l).result = result; });
   };
