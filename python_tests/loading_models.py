@@ -84,9 +84,10 @@ def write_gguf(
     family: str | None = None,
     rope_freqs: np.ndarray | None = None,
     extra: dict[str, Any] | None = None,
+    tokens: int = 0,
 ) -> None:
     """Writes a model as GGUF; `types` maps a piece of a GGUF name to the type of those tensors
-    (matrices without one are F32)."""
+    (matrices without one are F32). `tokens`: how many tokens of a byte-level tokenizer to add."""
     config = model.config
     family = family or config.model_type
     writer = gguf.GGUFWriter(path, family)
@@ -102,6 +103,13 @@ def write_gguf(
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
     writer.add_eos_token_id(2)
+    if tokens:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        letters = [chr(33 + i) for i in range(tokens - 2)]
+        writer.add_token_list([*letters, "ab", "abc"])
+        writer.add_token_types([1] * tokens)
+        writer.add_token_merges(["a b", "ab c"])
     for key, value in (extra or {}).items():
         if isinstance(value, str):
             writer.add_string(key, value)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from loading_models import state_name
+from loading_models import state_name, tiny_model, write_gguf
 
 from medusa_ext.loading import iter_weights, load_tokenizer, open_source, resolve
 from medusa_ext.loading.resolve import resolve_model
@@ -119,6 +119,21 @@ def test_tokenizer(source: ModelSource, tmp_path: Path, monkeypatch: Any) -> Non
     assert load_tokenizer(source)("a  2")["input_ids"] == [81, 256, 34]
     assert (kept / "tokenizer.json").stat().st_size > 1_000_000
     assert len(list((tmp_path / "tokenizers").iterdir())) == 1
+
+
+def test_converted_tokenizer_has_no_token_beyond_the_model(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """A vocabulary without GPT-2's default special token, which transformers would append."""
+    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
+    write_gguf(tmp_path / "model.gguf", tiny_model("llama"), tokens=96)
+    tiny = open_source(tmp_path / "model.gguf")
+    for tokenizer in (load_tokenizer(tiny), load_tokenizer(tiny)):
+        assert len(tokenizer) == 96
+        ids = tokenizer("abc<|endoftext|>ab")["input_ids"]
+        assert ids[0] == 95 and ids[-1] == 94 and max(ids) < 96
+        assert tokenizer.decode(ids) == "abc<|endoftext|>ab"
+        assert tokenizer.eos_token_id == 2
 
 
 def test_importing_loading_is_cheap() -> None:

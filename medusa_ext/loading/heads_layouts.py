@@ -153,7 +153,7 @@ def _version(files: HeadFiles) -> float:
     value = files.config.get("version", 1)
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise failure(files.config_where, "version", "a number", value) from error
 
 

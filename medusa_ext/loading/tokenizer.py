@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from .source import ModelSource
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_CONVERSION: Final = 1  # raised whenever `_convert` changes, so that cached results are made anew
+_CONVERSION: Final = 2  # raised whenever `_convert` changes, so that cached results are made anew
 _NORMAL: Final = 1
 _CONTROL: Final = 3
 
@@ -97,7 +98,29 @@ def _convert(file: GgufFile) -> Any:
         digits = pre_tokenizers.Digits(individual_digits=True)
         words = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
-    return tokenizer
+    return _without_additions(tokenizer, len(file.metadata["tokenizer.ggml.tokens"]))
+
+
+def _without_additions(tokenizer: Any, num_tokens: int) -> Any:
+    """The tokenizer without tokens beyond the file's own: transformers adds its class's default
+    special tokens where a vocabulary lacks them, under ids that the model has no rows for."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    added = {t["content"] for t in state["added_tokens"] if t["id"] >= num_tokens}
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["id"] < num_tokens]
+    if state["model"].get("unk_token") in added:
+        state["model"]["unk_token"] = None
+    names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    special = {name: getattr(tokenizer, name) for name in names}
+    build: Any = PreTrainedTokenizerFast
+    return build(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+        chat_template=tokenizer.chat_template,
+        clean_up_tokenization_spaces=False,
+        **{name: token for name, token in special.items() if token and token not in added},
+    )
 
 
 def _check_tokens(tokenizer: Any, file: GgufFile) -> None:

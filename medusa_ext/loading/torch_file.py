@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickletools
+import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from .checks import failure
 from .safetensors_file import shards_of_index, tensor_from_torch
@@ -14,9 +17,15 @@ from .weight_tensor import WeightTensor
 if TYPE_CHECKING:
     import torch
 
+_T = TypeVar("_T")
+
 INDEX_NAME: Final = "pytorch_model.bin.index.json"
 SINGLE_NAME: Final = "pytorch_model.bin"
 MAX_PICKLE_BYTES: Final = 64 << 20
+_TENSOR_PARTS: Final = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|tensor_v3|parameter)"
+    r"|torch [A-Z]\w*Storage|torch\.storage UntypedStorage|torch (b?float|u?int|bool)\w*"
+)
 
 
 def load_torch_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -48,24 +57,53 @@ def load_torch_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """The archive's records must be stored as they are and lie within the file, so that reading
-    them allocates no more than the file's size."""
+    """The archive's records must be stored as they are and lie within the file, and its pickle
+    may build nothing but tensors: `weights_only` alone lets a few bytes allocate any amount."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found")
     size = path.stat().st_size
+    with path.open("rb") as file:
+        archive = _read_zip(path, lambda: zipfile.ZipFile(file))
+        for record in archive.infolist():
+            _check_record(path, record, size)
+            if record.filename.endswith("data.pkl"):
+                _check_pickle(path, _read_zip(path, partial(archive.read, record)))
+
+
+def _read_zip(path: Path, read: Callable[[], _T]) -> _T:
+    """What `read` returns, any complaint of zipfile about damaged bytes as a ValueError."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
+        return read()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path}: not a torch checkpoint in zip format: {error}") from error
-    for record in records:
-        if record.compress_type != zipfile.ZIP_STORED:
-            raise failure(path, record.filename, "an uncompressed record", "a compressed one")
-        if record.file_size > size or record.header_offset > size:
-            raise failure(path, record.filename, f"at most {size} bytes", record.file_size)
-        if record.filename.endswith("data.pkl") and record.file_size > MAX_PICKLE_BYTES:
-            need = f"a pickle of at most {MAX_PICKLE_BYTES} bytes"
-            raise failure(path, record.filename, need, record.file_size)
+    except (OSError, ValueError) as error:  # seeks and names that damaged offsets lead to
+        raise ValueError(f"{path}: damaged zip archive: {error}") from error
+
+
+def _check_record(path: Path, record: zipfile.ZipInfo, size: int) -> None:
+    if record.compress_type != zipfile.ZIP_STORED:
+        raise failure(path, record.filename, "an uncompressed record", "a compressed one")
+    if record.file_size > size or record.header_offset > size:
+        raise failure(path, record.filename, f"at most {size} bytes", record.file_size)
+    if record.filename.endswith("data.pkl") and record.file_size > MAX_PICKLE_BYTES:
+        need = f"a pickle of at most {MAX_PICKLE_BYTES} bytes"
+        raise failure(path, record.filename, need, record.file_size)
+
+
+def _check_pickle(path: Path, content: bytes) -> None:
+    """Every class and function that the pickle names must be one that tensors are made of."""
+    try:
+        named = {
+            str(argument)
+            for opcode, argument, _ in pickletools.genops(content)
+            if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL")
+        }
+    except Exception as error:  # damaged bytes lead the parser anywhere
+        raise ValueError(f"{path}: data.pkl is not a valid pickle: {error}") from error
+    foreign = sorted(name for name in named if not _TENSOR_PARTS.fullmatch(name))
+    if foreign:
+        need = "only what tensors are made of (code in a pickle is never run)"
+        raise failure(path, "data.pkl", need, foreign[0].replace(" ", "."))
 
 
 def _check_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
