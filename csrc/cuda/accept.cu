@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kWarp) accept_kernel(AcceptParams params) {
   const int32_t* tokens = params.tokens + first;
   const int32_t* targets = params.targets + first;
   const int32_t* parents = params.parents + first;
-  const int num_nodes = params.num_nodes[b];
+  const int num_nodes = params.num_nodes != nullptr ? params.num_nodes[b] : params.max_nodes;
   int32_t* path = params.path + b * params.max_path;
 
   int count = 0, next_root = -1;

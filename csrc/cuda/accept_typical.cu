@@ -30,6 +30,10 @@ __device__ __forceinline__ int64_t first_row(const AcceptParams& accept, int64_t
   return accept.first_rows != nullptr ? accept.first_rows[b] : b * accept.max_nodes;
 }
 
+__device__ __forceinline__ int node_count(const AcceptParams& accept, int64_t b) {
+  return accept.num_nodes != nullptr ? accept.num_nodes[b] : accept.max_nodes;
+}
+
 // Grid (ceil(N / threads), B). A thread owns a node and names its row of the logits, -1 for
 // padding.
 __global__ void __launch_bounds__(kThreads) node_rows_kernel(AcceptParams accept, int32_t* rows) {
@@ -37,7 +41,7 @@ __global__ void __launch_bounds__(kThreads) node_rows_kernel(AcceptParams accept
   const int64_t b = blockIdx.y;
   if (node >= accept.max_nodes) return;
   rows[b * accept.max_nodes + node] =
-      node < accept.num_nodes[b] ? static_cast<int32_t>(first_row(accept, b) + node) : -1;
+      node < node_count(accept, b) ? static_cast<int32_t>(first_row(accept, b) + node) : -1;
 }
 
 // log p of a token at its parent (node `parent` of [B, N], row `row` of the logits), or -inf when
@@ -64,7 +68,7 @@ __global__ void __launch_bounds__(kWarp) walk_kernel(WalkArgs args) {
   const int64_t first = first_row(accept, b);
   const int32_t* tokens = accept.tokens + first;
   const int32_t* parents = accept.parents + first;
-  const int num_nodes = accept.num_nodes[b];
+  const int num_nodes = node_count(accept, b);
   int* depth = reinterpret_cast<int*>(dynamic_shared);                   // [N], the root's is 1
   float* log_prob = reinterpret_cast<float*>(depth + accept.max_nodes);  // [N], the node's own
   float* total = log_prob + accept.max_nodes;                            // [N]

@@ -107,7 +107,8 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads) threshold_kernel(ThresholdParams params) {
   __shared__ Search search;
   const LogitRows& rows = params.rows;
-  const int64_t source = rows.row_index != nullptr ? rows.row_index[blockIdx.x] : blockIdx.x;
+  const int64_t row = blockIdx.x;
+  const int64_t source = rows.row_index != nullptr ? rows.row_index[row] : row;
   if (source < 0) return;
   const T* logits = static_cast<const T*>(rows.logits) + source * rows.row_stride;
   const int thread = static_cast<int>(threadIdx.x);
@@ -132,7 +133,7 @@ __global__ void __launch_bounds__(kThreads) threshold_kernel(ThresholdParams par
     key = max_key(key, search_key<T, true>(params, logits, max, key, search));
   }
   if (thread == 0) {
-    params.thresholds[blockIdx.x] = key == 0 ? negative_infinity() : from_ordered_bits(key);
+    params.thresholds[row] = key == 0 ? negative_infinity() : from_ordered_bits(key);
   }
 }
 

@@ -67,8 +67,9 @@ struct AttentionCase {
     const size_t heads = static_cast<size_t>(s.num_kv_heads) * s.num_sequences;
     k = cache_values(heads);
     v = cache_values(heads);
-    q = rounded(s.dtype, random_floats(static_cast<size_t>(num_rows) * num_query_heads() *
-                                           s.head_size, random));
+    q = rounded(
+        s.dtype,
+        random_floats(static_cast<size_t>(num_rows) * num_query_heads() * s.head_size, random));
   }
 
   int num_query_heads() const { return shape.group * shape.num_kv_heads; }
@@ -118,8 +119,8 @@ struct AttentionCase {
 
   /// NaN where no row of the cache is valid.
   std::vector<float> cache_values(size_t heads) {
-    std::vector<float> values = rounded(
-        shape.dtype, random_floats(heads * cache_rows * shape.head_size, random));
+    std::vector<float> values =
+        rounded(shape.dtype, random_floats(heads * cache_rows * shape.head_size, random));
     for (int b = 0; b < shape.num_sequences; ++b) {
       const int used = lengths[b] + static_cast<int>(parents[b].size());
       for (int head = 0; head < shape.num_kv_heads; ++head) {

@@ -27,7 +27,7 @@ class DeviceVector {
   /// Every byte 0xff: NaN, -1, or an id that is not there.
   explicit DeviceVector(size_t size) : size_(size) {
     allocate();
-    EXPECT_EQ(cudaSuccess, cudaMemset(data(), 0xff, size_ * sizeof(T)));
+    EXPECT_EQ(cudaSuccess, cudaMemsetAsync(data(), 0xff, size_ * sizeof(T), nullptr));
   }
 
   T* data() const { return static_cast<T*>(storage_.get()); }

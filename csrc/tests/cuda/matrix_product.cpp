@@ -21,7 +21,8 @@ class CpuProduct : public MatrixProduct {
  public:
   cudaError_t run(cudaStream_t, const MatrixProductParams& p) override {
     const std::vector<float> in = read(p.in, p.dtype, int64_t{p.num_rows} * p.num_inputs);
-    const std::vector<float> weight = read(p.weight, p.dtype, int64_t{p.num_outputs} * p.num_inputs);
+    const std::vector<float> weight =
+        read(p.weight, p.dtype, int64_t{p.num_outputs} * p.num_inputs);
     for (int32_t r = 0; r < p.num_rows; ++r) {
       for (int32_t n = 0; n < p.num_outputs; ++n) {
         float sum = 0;

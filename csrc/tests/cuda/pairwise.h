@@ -1,4 +1,5 @@
-// Covering arrays of strength 2: few rows in which every pair of values of every two factors occurs.
+// Covering arrays of strength 2: few rows in which every pair of values of every two factors
+// occurs.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +13,7 @@ namespace medusa::cuda::testing {
 inline std::vector<std::vector<int>> pairwise(const std::vector<int>& levels, unsigned seed = 1) {
   const int num_factors = static_cast<int>(levels.size());
   const int max_level = *std::max_element(levels.begin(), levels.end());
-  std::vector<bool> covered(
-      static_cast<size_t>(num_factors) * num_factors * max_level * max_level);
+  std::vector<bool> covered(static_cast<size_t>(num_factors) * num_factors * max_level * max_level);
   const auto pair = [&](int f, int a, int g, int b) {
     if (f > g) return ((static_cast<size_t>(g) * num_factors + f) * max_level + b) * max_level + a;
     return ((static_cast<size_t>(f) * num_factors + g) * max_level + a) * max_level + b;

@@ -28,9 +28,15 @@ std::string describe(const AttentionShape& s, Splits splits) {
 class DeviceCase {
  public:
   explicit DeviceCase(const AttentionCase& c)
-      : sequences_(c.sequences), positions_(c.positions), nodes_(c.nodes),
-        first_rows_(c.first_rows), cache_slots_(c.cache_slots), lengths_(c.lengths),
-        ancestors_(c.ancestors), k_(encode(c.shape.dtype, c.k)), v_(encode(c.shape.dtype, c.v)),
+      : sequences_(c.sequences),
+        positions_(c.positions),
+        nodes_(c.nodes),
+        first_rows_(c.first_rows),
+        cache_slots_(c.cache_slots),
+        lengths_(c.lengths),
+        ancestors_(c.ancestors),
+        k_(encode(c.shape.dtype, c.k)),
+        v_(encode(c.shape.dtype, c.v)),
         q_(encode(c.shape.q_dtype, c.q)) {
     RowTable& rows = params.rows;
     rows.num_rows = c.num_rows;
@@ -98,7 +104,8 @@ void expect_close(const AttentionCase& c, const AttentionReference& reference,
       ASSERT_TRUE(std::isnan(out[i])) << "padding row written at " << i;
       continue;
     }
-    const double bound = 2 * roundoff * reference.magnitude[i] + 3e-6 * (1 + reference.magnitude[i]);
+    const double bound =
+        2 * roundoff * reference.magnitude[i] + 3e-6 * (1 + reference.magnitude[i]);
     ASSERT_LE(std::abs(out[i] - reference.out[i]), bound)
         << "row " << i / row_size << " column " << i % row_size << ": " << out[i] << " instead of "
         << reference.out[i];
@@ -133,8 +140,8 @@ TEST(TreeAttention, CoversEveryPairOfShapes) {
     shape.num_sequences = 1 + row[9];
     shape.num_padding_rows = row[9] * 5;
     shape.seed = ++seed;
-    const int64_t work = int64_t{shape.num_nodes} * shape.group * shape.head_size *
-                         (shape.length + shape.num_nodes);
+    const int64_t work =
+        int64_t{shape.num_nodes} * shape.group * shape.head_size * (shape.length + shape.num_nodes);
     if (is_sanitized() && !soak() && work > 3'000'000) continue;
     shape.num_kv_heads = work < 1'000'000 ? 2 : 1;
     check(shape, static_cast<Splits>(row[7]));
