@@ -1,5 +1,6 @@
 # Reads csrc/sources.txt into MEDUSA_LIBRARY_SOURCES (core, cpu and model: no torch) and
-# MEDUSA_CUDA_SOURCES (the kernels), as absolute paths.
+# MEDUSA_CUDA_SOURCES (the kernels) and
+# MEDUSA_CUDA_HOST_SOURCES (the .cpp files beside them), as absolute paths.
 set(source_list ${PROJECT_SOURCE_DIR}/csrc/sources.txt)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${source_list})
 file(STRINGS ${source_list} listed_sources REGEX "^[^#]")
@@ -10,6 +11,8 @@ set(MEDUSA_LIBRARY_SOURCES ${listed_sources})
 list(FILTER MEDUSA_LIBRARY_SOURCES INCLUDE REGEX "/csrc/(core|cpu|model)/")
 set(MEDUSA_CUDA_SOURCES ${listed_sources})
 list(FILTER MEDUSA_CUDA_SOURCES INCLUDE REGEX "/csrc/cuda/.*\\.cu$")
+set(MEDUSA_CUDA_HOST_SOURCES ${listed_sources})
+list(FILTER MEDUSA_CUDA_HOST_SOURCES INCLUDE REGEX "/csrc/cuda/.*\\.cpp$")
 
 # A file that was forgotten in the list would only show as an undefined symbol.
 file(GLOB_RECURSE found_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/*.cpp
