@@ -2,28 +2,15 @@
 #pragma once
 
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <random>
-#include <string>
 #include <vector>
 
 #include "core/token_tree.h"
 #include "cpu/activations.h"
-#include "cpu/context.h"
-#include "cpu/isa.h"
+#include "tests/kernels_under_test.h"
 
 namespace medusa {
-
-/// The kernels under test: MEDUSA_ISA's, or the best. Null when this machine lacks them.
-inline const KernelTable* kernels_under_test() {
-  const char* isa = std::getenv("MEDUSA_ISA");
-  if (!isa || !*isa) return &cpu::kernel_table();
-  for (const std::string& name : cpu::available_isas()) {
-    if (name == isa) return &cpu::kernel_table(name);
-  }
-  return nullptr;
-}
 
 struct AttentionCase {
   std::vector<int32_t> lengths;               // [B]
@@ -222,7 +209,7 @@ struct AttentionCase {
     p.scale = static_cast<float>(scale());
     p.q_row_stride = int64_t{num_query_heads} * head_size;
     cpu::CpuContext context(num_threads);
-    kernels_under_test()->tree_attention(context, p);
+    kernels_under_test().tree_attention(context, p);
   }
 };
 

@@ -1,0 +1,36 @@
+// The CPU kernels a test program runs: those MEDUSA_ISA names, else the best.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "cpu/context.h"
+#include "cpu/isa.h"
+
+namespace medusa {
+
+/// Null when this machine lacks them; every test is skipped then.
+inline const KernelTable* find_kernels_under_test() {
+  const char* isa = std::getenv("MEDUSA_ISA");
+  if (!isa || !*isa) return &cpu::kernel_table();
+  for (const std::string& name : cpu::available_isas()) {
+    if (name == isa) return &cpu::kernel_table(name);
+  }
+  return nullptr;
+}
+
+class SkipWithoutKernels : public ::testing::Environment {
+ public:
+  void SetUp() override {
+    if (!find_kernels_under_test()) GTEST_SKIP() << "this machine lacks the instruction set";
+  }
+};
+
+inline ::testing::Environment* const skip_without_kernels =
+    ::testing::AddGlobalTestEnvironment(new SkipWithoutKernels);
+
+inline const KernelTable& kernels_under_test() { return *find_kernels_under_test(); }
+
+}  // namespace medusa
