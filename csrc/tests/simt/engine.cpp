@@ -382,7 +382,6 @@ int block_barrier(const char* name, bool predicate, Site site) {
   const Wait wait = {name, site, 0, nullptr, nullptr};
   if (engine.num_in_barrier == 0) engine.barrier = wait;
   if (!same_site(site, engine.barrier.site)) {
-    blame("called from", SIMT_CALLER);
     fail("divergent barriers: %s at %s:%d, other threads wait in %s at %s:%d", wait.name, site.file,
          site.line, engine.barrier.name, engine.barrier.site.file, engine.barrier.site.line);
   }

@@ -8,8 +8,8 @@
 
 #include <cstdarg>
 #include <cstdio>
-#include <cstdlib>
-#include <vector>
+#include <memory>
+#include <mutex>
 
 #include "cuda_runtime.h"
 #include "internal.h"
@@ -25,6 +25,10 @@ struct Blame {
 
 // Of one OS thread. A fiber that faults never unwinds, so it must own no memory: all text is here.
 struct Faults {
+  ~Faults() {
+    if (has_watchdog) timer_delete(watchdog);
+  }
+
   int error = cudaSuccess;
   char message[2048], position[160];
   Blame blames[4];
@@ -32,9 +36,14 @@ struct Faults {
   timer_t watchdog;
   bool has_watchdog = false;
   char signal_stack[64 * 1024];
-  struct sigaction saved[4];
 };
-thread_local Faults t_faults;
+// Not itself thread-local: a library that is loaded late has little room for that.
+thread_local std::unique_ptr<Faults> t_faults;
+
+// Signal actions belong to the process: the first launch under way takes them, the last gives back.
+std::mutex g_mutex;
+int g_num_launches = 0;
+struct sigaction g_saved[4];
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr int kSignals[] = {SIGVTALRM};  // AddressSanitizer reports the others itself
@@ -43,10 +52,10 @@ constexpr int kSignals[] = {SIGVTALRM, SIGSEGV, SIGBUS, SIGFPE};
 #endif
 
 void record(int error, const char* format, va_list args) {
-  if (t_faults.error != cudaSuccess) return;  // the first counts
-  t_faults.error = error;
-  std::vsnprintf(t_faults.message, sizeof t_faults.message, format, args);
-  print_position(t_faults.position, sizeof t_faults.position);
+  if (t_faults->error != cudaSuccess) return;  // the first counts
+  t_faults->error = error;
+  std::vsnprintf(t_faults->message, sizeof t_faults->message, format, args);
+  print_position(t_faults->position, sizeof t_faults->position);
 }
 
 // Runs on the signal stack, or on the fiber's; leaves it like any fault.
@@ -108,18 +117,14 @@ std::string& report() {
 }  // namespace
 
 Options& options() {
-  thread_local Options options = [] {
-    Options initial;
-    if (const char* seed = std::getenv("SIMT_SEED")) initial.seed = std::strtoull(seed, nullptr, 0);
-    return initial;
-  }();
+  thread_local Options options;
   return options;
 }
 
 const std::string& last_report() { return report(); }
 
 void blame(const char* label, const void* pc) {
-  if (t_faults.num_blames < 4) t_faults.blames[t_faults.num_blames++] = {label, pc};
+  if (t_faults->num_blames < 4) t_faults->blames[t_faults->num_blames++] = {label, pc};
 }
 
 void fail(const char* format, ...) {
@@ -138,7 +143,7 @@ int record_fault(int error, const char* format, ...) {
   return error;
 }
 
-int fault() { return t_faults.error; }
+int fault() { return t_faults->error; }
 
 void trap() {
   blame("at", SIMT_CALLER);
@@ -146,27 +151,34 @@ void trap() {
 }
 
 void begin_faults() {
-  t_faults.error = cudaSuccess;
-  t_faults.num_blames = 0;
+  if (!t_faults) t_faults = std::make_unique<Faults>();
+  t_faults->error = cudaSuccess;
+  t_faults->num_blames = 0;
   stack_t stack = {};
   if (sigaltstack(nullptr, &stack) == 0 && (stack.ss_flags & SS_DISABLE) != 0) {
     stack = {};
-    stack.ss_sp = t_faults.signal_stack;
-    stack.ss_size = sizeof t_faults.signal_stack;
+    stack.ss_sp = t_faults->signal_stack;
+    stack.ss_size = sizeof t_faults->signal_stack;
     sigaltstack(&stack, nullptr);
   }
   struct sigaction action = {};
   action.sa_sigaction = on_signal;
   // The handler does not return, so it must neither be masked afterwards nor mask others.
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-  int i = 0;
-  for (const int signal : kSignals) sigaction(signal, &action, &t_faults.saved[i++]);
-  if (!t_faults.has_watchdog) {
+  {
+    const std::lock_guard<std::mutex> lock(g_mutex);
+    int i = 0;
+    if (g_num_launches++ == 0) {
+      for (const int signal : kSignals) sigaction(signal, &action, &g_saved[i++]);
+    }
+  }
+  if (!t_faults->has_watchdog) {
     sigevent event = {};
     event.sigev_notify = SIGEV_THREAD_ID;
     event.sigev_signo = SIGVTALRM;
     event._sigev_un._tid = static_cast<pid_t>(syscall(SYS_gettid));
-    t_faults.has_watchdog = timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &t_faults.watchdog) == 0;
+    t_faults->has_watchdog =
+        timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &t_faults->watchdog) == 0;
   }
 }
 
@@ -175,23 +187,28 @@ void set_watchdog(double seconds) {
   time.it_value.tv_sec = static_cast<time_t>(seconds);
   time.it_value.tv_nsec =
       static_cast<long>((seconds - static_cast<double>(time.it_value.tv_sec)) * 1e9);
-  if (t_faults.has_watchdog) timer_settime(t_faults.watchdog, 0, &time, nullptr);
+  if (t_faults->has_watchdog) timer_settime(t_faults->watchdog, 0, &time, nullptr);
 }
 
 int end_faults(const void* kernel) {
   set_watchdog(0);
-  int i = 0;
-  for (const int signal : kSignals) sigaction(signal, &t_faults.saved[i++], nullptr);
+  {
+    const std::lock_guard<std::mutex> lock(g_mutex);
+    int i = 0;
+    if (--g_num_launches == 0) {
+      for (const int signal : kSignals) sigaction(signal, &g_saved[i++], nullptr);
+    }
+  }
   std::string& text = report();
   text.clear();
-  if (t_faults.error == cudaSuccess) return cudaSuccess;
-  text = "simt: " + kernel_name(kernel) + ": " + t_faults.position + t_faults.message;
-  for (int b = 0; b < t_faults.num_blames; ++b) {
+  if (t_faults->error == cudaSuccess) return cudaSuccess;
+  text = "simt: " + kernel_name(kernel) + ": " + t_faults->position + t_faults->message;
+  for (int b = 0; b < t_faults->num_blames; ++b) {
     text +=
-        std::string("\n    ") + t_faults.blames[b].label + " " + describe(t_faults.blames[b].pc);
+        std::string("\n    ") + t_faults->blames[b].label + " " + describe(t_faults->blames[b].pc);
   }
   if (options().print_reports) std::fprintf(stderr, "%s\n", text.c_str());
-  return t_faults.error;
+  return t_faults->error;
 }
 
 }  // namespace simt

@@ -89,6 +89,9 @@ TEST_F(FaultTest, Collectives) {
   expect(Fault::kOverlappingMasks, "divergent collectives: a vote at ");
   expect(Fault::kReturnedLaneInMask, "which has returned");
   expect(Fault::kLoopCountsDiffer, "96 threads wait, the other 32 of the block have returned");
+  expect(Fault::kWaitForEachOther,
+         "no thread can go on: 0 of 128 have returned; 64 wait in __syncthreads at ");
+  EXPECT_NE(std::string::npos, simt::last_report().find("warp 3, lanes ffff0000: wait for lanes"));
   expect(Fault::kTrap, "thread (5, 0, 0): __trap()");
   EXPECT_NE(std::string::npos, simt::last_report().find(place("__trap()")));
 }
@@ -178,7 +181,11 @@ TEST_F(FaultTest, MissingBarriersShowUnderSomeSeed) {
 
 // ---- memory -------------------------------------------------------------------------------------
 TEST_F(FaultTest, UninitialisedMemoryChangesWithThePoison) {
-  for (const Fault fault : {Fault::kUninitialisedShared, Fault::kUninitialisedGlobal}) {
+  std::vector<Fault> faults = {Fault::kUninitialisedShared, Fault::kUninitialisedGlobal};
+#ifdef SIMT_VARIANT_PLAIN  // elsewhere the instrumentation's calls write over the stack
+  faults.push_back(Fault::kUninitialisedLocal);
+#endif
+  for (const Fault fault : faults) {
     const auto run_once = [&] {
       EXPECT_EQ(cudaSuccess, access(fault, input_, output_));
       std::vector<unsigned char> bytes(256 * sizeof(float));

@@ -102,6 +102,11 @@ __global__ void __launch_bounds__(kThreads)
     if (fault == Fault::kGlobalOutOfBounds && i == 200) from = length + 4000;
     float value = input[from];
     if (fault == Fault::kUninitialisedGlobal && i == 200) value = scratch[3];
+    if (fault == Fault::kUninitialisedLocal && i == 200) {
+      float written[4];
+      for (int j = 0; j < length / 100; ++j) written[j] = value;
+      value = written[length / 100];
+    }
     if (fault != Fault::kUninitialisedShared || i != 200) large[i] = value;
     if (fault == Fault::kDynamicSharedOutOfBounds && i == 200) large[length] = value;
     if (fault == Fault::kStaticSharedOutOfBounds) small[i % 128 + length / 256] = value;
@@ -141,6 +146,13 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (fault == Fault::kLoopCountsDiffer) {
     for (int round = 0; round <= warp; ++round) __syncthreads();
+  }
+  if (fault == Fault::kWaitForEachOther) {
+    if (lane < 16) {
+      __syncthreads();
+    } else {
+      __syncwarp();
+    }
   }
   if (fault == Fault::kWaitForOtherBlock) {  // each block waits for the other
     atomicAdd(flag, 1);

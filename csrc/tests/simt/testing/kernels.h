@@ -46,6 +46,7 @@ enum class Fault {
   kDynamicSharedOutOfBounds,
   kStackOutOfBounds,
   kUninitialisedShared,
+  kUninitialisedLocal,
   kUninitialisedGlobal,
   // in `collective`
   kHalfWarpAtFullMask,
@@ -55,6 +56,7 @@ enum class Fault {
   kOverlappingMasks,
   kReturnedLaneInMask,
   kLoopCountsDiffer,
+  kWaitForEachOther,
   kWaitForOtherBlock,
   kBlockOrder,
   kTrap,
