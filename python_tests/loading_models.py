@@ -85,9 +85,11 @@ def write_gguf(
     rope_freqs: np.ndarray | None = None,
     extra: dict[str, Any] | None = None,
     tokens: int = 0,
+    tokenizer: str = "smollm",
 ) -> None:
     """Writes a model as GGUF; `types` maps a piece of a GGUF name to the type of those tensors
-    (matrices without one are F32). `tokens`: how many tokens of a byte-level tokenizer to add."""
+    (matrices without one are F32). `tokens`: how many tokens of a tokenizer to add, byte-level
+    with that name of pre-tokenizer, or "llama" for a sentencepiece one."""
     config = model.config
     family = family or config.model_type
     writer = gguf.GGUFWriter(path, family)
@@ -103,9 +105,11 @@ def write_gguf(
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
     writer.add_eos_token_id(2)
-    if tokens:
+    if tokens and tokenizer == "llama":
+        _add_sentencepiece(writer, tokens)
+    elif tokens:
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("smollm")
+        writer.add_tokenizer_pre(tokenizer)
         letters = [chr(33 + i) for i in range(tokens - 2)]
         writer.add_token_list([*letters, "ab", "abc"])
         writer.add_token_types([1] * tokens)
@@ -113,6 +117,8 @@ def write_gguf(
     for key, value in (extra or {}).items():
         if isinstance(value, str):
             writer.add_string(key, value)
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
         elif isinstance(value, float):
             writer.add_float32(key, value)
         else:
@@ -136,6 +142,18 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _add_sentencepiece(writer: gguf.GGUFWriter, tokens: int) -> None:
+    """Llama 2's kind of tokenizer: specials, byte tokens, letters and a few merged pieces."""
+    pieces = ["\u2581", "a", "b", "c", "ab", "\u2581a", "\u2581ab", "\u2581abc"]
+    bytes_ = [f"<0x{i:02X}>" for i in range(tokens - 3 - len(pieces))]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<unk>", "<s>", "</s>", *bytes_, *pieces])
+    writer.add_token_scores([0.0] * (3 + len(bytes_)) + [-float(i) for i in range(len(pieces))])
+    writer.add_token_types([2, 3, 3, *[6] * len(bytes_), *[1] * len(pieces)])
+    writer.add_bos_token_id(1)
+    writer.add_unk_token_id(0)
 
 
 # Canonical name of a layer's weight -> name in a transformers state_dict.

@@ -222,6 +222,7 @@ def test_gguf_rope_factors_and_scaling(tmp_path: Path) -> None:
     [
         ("gemma", {}, "general.architecture.*'gemma'"),
         ("llama", {"llama.expert_count": 8}, "llama.expert_count.*mixture"),
+        ("llama", {"split.count": 3}, "split.count.*one file.*3"),
         ("llama", {"llama.rope.scaling.type": "yarn"}, "llama.rope.scaling.type.*'yarn'"),
         ("llama", {"llama.rope.dimension_count": 8}, "rope.dimension_count.*head size 16.*8"),
         ("llama", {"llama.vocab_size": 97}, "llama.vocab_size.*at most the 96"),

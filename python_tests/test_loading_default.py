@@ -85,6 +85,27 @@ def test_the_model_speaks_through_transformers(source: ModelSource) -> None:
             assert tokenizer.decode([int(best)]) == wanted
 
 
+def test_reading_all_weights_takes_no_memory_to_speak_of() -> None:
+    """Raw rows and float32 chunks of the whole model in turn: the anonymous memory of a process
+    of its own grows by less than a fifth of the packed weights (its peak, not its end)."""
+    code = """
+from medusa_ext.loading import iter_weights, open_source, resolve_model
+def anonymous():
+    with open('/proc/self/status') as status:
+        return next(int(line.split()[1]) for line in status if line.startswith('RssAnon'))
+source = open_source(resolve_model('smollm2-135m-instruct'))
+source.tensors['token_embd.weight'].to_float(0, 1)  # imports gguf
+before = peak = anonymous()
+for name, weight in iter_weights(source):
+    for start, stop in weight.chunks():
+        rows, floats = weight.rows(start, stop), weight.to_float(start, stop)
+        peak = max(peak, anonymous())
+print(peak - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 20 * 1024  # KiB, of 94 MiB of weights
+
+
 # Token ids by llama.cpp of the same file. Spaces before a digit are what a plain GPT-2 split gets
 # wrong for this model.
 TOKENIZED: dict[str, list[int]] = {
@@ -121,12 +142,13 @@ def test_tokenizer(source: ModelSource, tmp_path: Path, monkeypatch: Any) -> Non
     assert len(list((tmp_path / "tokenizers").iterdir())) == 1
 
 
+@pytest.mark.parametrize("pre", ["smollm", "gpt-2", "llama-bpe"])
 def test_converted_tokenizer_has_no_token_beyond_the_model(
-    tmp_path: Path, monkeypatch: Any
+    pre: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """A vocabulary without GPT-2's default special token, which transformers would append."""
     monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
-    write_gguf(tmp_path / "model.gguf", tiny_model("llama"), tokens=96)
+    write_gguf(tmp_path / "model.gguf", tiny_model("llama"), tokens=96, tokenizer=pre)
     tiny = open_source(tmp_path / "model.gguf")
     for tokenizer in (load_tokenizer(tiny), load_tokenizer(tiny)):
         assert len(tokenizer) == 96
@@ -134,6 +156,59 @@ def test_converted_tokenizer_has_no_token_beyond_the_model(
         assert ids[0] == 95 and ids[-1] == 94 and max(ids) < 96
         assert tokenizer.decode(ids) == "abc<|endoftext|>ab"
         assert tokenizer.eos_token_id == 2
+
+
+def test_start_token_is_added_where_the_file_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
+    path = tmp_path / "model.gguf"
+    extra = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 7}
+    write_gguf(path, tiny_model("llama"), tokens=96, extra=extra)
+    for _ in range(2):
+        assert load_tokenizer(open_source(path))("abc")["input_ids"] == [7, 95]
+
+
+def test_sentencepiece_tokenizer(tmp_path: Path, monkeypatch: Any) -> None:
+    """Llama 2's kind: a start token, a space before the text, bytes for what has no piece."""
+    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
+    path = tmp_path / "model.gguf"
+    model = tiny_model("llama", vocab_size=270)
+    write_gguf(path, model, tokens=267, tokenizer="llama")
+    for _ in range(2):
+        tokenizer = load_tokenizer(open_source(path))
+        ids = tokenizer("ab abc!")["input_ids"]
+        assert tokenizer.convert_ids_to_tokens(ids) == [
+            *("<s>", "\u2581ab", "\u2581abc", "<0x21>"),
+        ]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == "ab abc!"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "extra", "message"),
+    [
+        (0, {}, r"tokenizer\.ggml\.tokens: needs a list of tokens"),
+        (96, {"tokenizer.ggml.unknown_token_id": 96}, r"unknown_token_id.*\[0, 95\]"),
+    ],
+)
+def test_damaged_tokenizers(
+    tokens: int, extra: dict[str, Any], message: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
+    path = tmp_path / "model.gguf"
+    write_gguf(path, tiny_model("llama"), tokens=tokens, extra=extra)
+    with pytest.raises(ValueError, match=rf"model\.gguf.*{message}"):
+        load_tokenizer(open_source(path))
+
+
+def test_tokenizer_of_a_directory(source: ModelSource, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"^{tmp_path}: needs tokenizer files"):
+        load_tokenizer(open_source(tmp_path))
+    load_tokenizer(source).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"tokenizer size.*vocabulary of 96.*49152"):
+        load_tokenizer(open_source(tmp_path))
+    tiny_model("llama", vocab_size=49152).save_pretrained(tmp_path)
+    assert load_tokenizer(open_source(tmp_path))("a  2")["input_ids"] == [81, 256, 34]
 
 
 def test_importing_loading_is_cheap() -> None:

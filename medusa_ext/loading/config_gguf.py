@@ -78,6 +78,9 @@ def config_from_gguf(file: GgufFile) -> ModelConfig:
 def _reject_unsupported(fields: Fields, file: GgufFile) -> None:
     if fields.integer("expert_count", 0, 1 << 20, 0):
         raise fields.fail("expert_count", "no mixture of experts", fields.raw("expert_count"))
+    parts = Fields(file.metadata, file.path).integer("split.count", 0, 1 << 16, 0)
+    if parts > 1:
+        raise failure(file.path, "split.count", "one file (merge it with llama-gguf-split)", parts)
     for name in ("attn_output.bias", "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"):
         if f"blk.0.{name}" in file:
             need = "no bias on the attention output and the MLP (not supported)"

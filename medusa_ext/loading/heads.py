@@ -17,7 +17,9 @@ from .checks import Fields, failure
 from .heads_files import HeadFiles, open_head_files
 from .heads_layouts import COUNT_KEYS, Layout, detect_layout, read_parts
 from .heads_native import native_fields
+from .safetensors_file import tensor_from_torch
 from .source import open_source
+from .weight_tensor import WeightTensor
 from .weights import base_fingerprint
 
 if TYPE_CHECKING:
@@ -89,6 +91,11 @@ class HeadsCheckpoint:
         else:
             for k, matrix in enumerate(matrices):
                 yield f"{k}.lm_head", matrix
+
+    def weights(self) -> Iterator[tuple[str, WeightTensor]]:
+        """The same as raw rows for the native builder, as `iter_weights` gives a model's."""
+        for name, tensor in self.tensors():
+            yield name, tensor_from_torch(name, tensor, str(self.path))
 
 
 def load_heads(path: str | Path) -> HeadsCheckpoint:

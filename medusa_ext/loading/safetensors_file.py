@@ -13,7 +13,12 @@ from .weight_tensor import WeightTensor
 
 INDEX_NAME: Final = "model.safetensors.index.json"
 SINGLE_NAME: Final = "model.safetensors"
-_FLOATS: Final = ("F32", "F16", "BF16", "F64")
+_TORCH_DTYPES: Final = {
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.float64": "F64",
+}
 
 
 def open_safetensors(path: Path) -> Any:
@@ -66,13 +71,7 @@ class SafetensorsCheckpoint(Mapping[str, WeightTensor]):
 
     def __getitem__(self, name: str) -> WeightTensor:
         handle, path = self._handles[name]
-        piece = handle.get_slice(name)
-        shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
-        if dtype not in _FLOATS:
-            raise failure(path, f"type of {name!r}", f"one of {_FLOATS}", dtype)
-        if not 1 <= len(shape) <= 2 or 0 in shape:
-            raise failure(path, f"shape of {name!r}", "one or two non-empty dimensions", shape)
-        return tensor_from_torch(name, handle.get_tensor(name), dtype, str(path))
+        return tensor_from_torch(name, handle.get_tensor(name), str(path))
 
     def __contains__(self, name: object) -> bool:
         return name in self._handles
@@ -84,13 +83,22 @@ class SafetensorsCheckpoint(Mapping[str, WeightTensor]):
         return len(self._handles)
 
 
-def tensor_from_torch(name: str, tensor: Any, dtype: str, file: str) -> WeightTensor:
-    """A contiguous torch tensor of one or two dimensions as a WeightTensor on the same memory."""
+def tensor_from_torch(name: str, tensor: Any, file: str) -> WeightTensor:
+    """A torch tensor of one or two dimensions as a WeightTensor, on the same memory if contiguous.
+
+    Raises ValueError naming file and tensor for other shapes and for types besides floats.
+    """
     import torch
 
+    stored = _TORCH_DTYPES.get(str(tensor.dtype))
+    if stored is None:
+        raise failure(file, f"type of {name!r}", "floating point", str(tensor.dtype))
+    if not 1 <= tensor.dim() <= 2 or tensor.numel() == 0:
+        need = "one or two non-empty dimensions"
+        raise failure(file, f"shape of {name!r}", need, tuple(tensor.shape))
     rows = tensor.shape[0] if tensor.dim() == 2 else 1
-    data = tensor.reshape(rows, -1).view(torch.uint8).numpy()
-    return WeightTensor(name, tuple(tensor.shape), dtype, data.astype(np.uint8, copy=False), file)
+    data = tensor.detach().contiguous().reshape(rows, -1).view(torch.uint8).numpy()
+    return WeightTensor(name, tuple(tensor.shape), stored, data.astype(np.uint8, copy=False), file)
 
 
 def shards_of_index(index: Path) -> dict[Path, tuple[str, ...] | None]:

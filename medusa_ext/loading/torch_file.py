@@ -138,17 +138,8 @@ class TorchCheckpoint(Mapping[str, WeightTensor]):
         return cls(shards_of_index(index) if index.is_file() else {directory / SINGLE_NAME: None})
 
     def __getitem__(self, name: str) -> WeightTensor:
-        import torch
-
-        names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-        names[torch.float64] = "F64"
         tensor, path = self._tensors[name]
-        if tensor.dtype not in names:
-            raise failure(path, f"type of {name!r}", "floating point", str(tensor.dtype))
-        if not 1 <= tensor.dim() <= 2 or tensor.numel() == 0:
-            need = "one or two non-empty dimensions"
-            raise failure(path, f"shape of {name!r}", need, tuple(tensor.shape))
-        return tensor_from_torch(name, tensor.contiguous(), names[tensor.dtype], str(path))
+        return tensor_from_torch(name, tensor, str(path))
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors

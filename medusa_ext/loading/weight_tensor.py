@@ -53,7 +53,7 @@ GGML_TYPES: Final[dict[int, tuple[str, int, int]]] = {
 }
 BLOCK_SIZES: Final = {name: (elements, size) for name, elements, size in GGML_TYPES.values()}
 
-_CHUNK_BYTES: Final = 8 << 20
+_CHUNK_BYTES: Final = 4 << 20
 
 
 def row_bytes(dtype: str, columns: int) -> int:
@@ -134,7 +134,12 @@ class WeightTensor:
         if self.stored == "F64":
             with np.errstate(over="ignore"):
                 return raw.view(np.float64).astype(np.float32)
-        return _dequantize(raw, self.stored, self.num_columns)
+        try:
+            return _dequantize(raw, self.stored, self.num_columns)
+        except (KeyError, NotImplementedError) as error:
+            raise ValueError(
+                f"{self.file}: {self.name}: type {self.stored} needs a newer gguf package"
+            ) from error
 
     def chunks(self, max_bytes: int = _CHUNK_BYTES) -> Iterator[tuple[int, int]]:
         """Row ranges (start, stop) whose float32 form takes at most `max_bytes` each."""
