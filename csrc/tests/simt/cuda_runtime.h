@@ -57,6 +57,7 @@ inline int __syncthreads_or(int predicate, SIMT_SITE) {
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, SIMT_SITE) { simt::warp_barrier(mask, site); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
+inline void __threadfence_system() {}
 inline void __nanosleep(unsigned) {}
 [[noreturn]] inline void __trap() { simt::trap(); }
 
