@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -358,4 +359,12 @@ def test_hub_id_in_the_local_cache(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda *a, **k: real(*a, cache_dir=tmp_path, **k)
     )
+    assert resolve_model("some/model") == snapshot
+    # A snapshot without all of its shards is not taken for the model.
+    index = {"weight_map": {"a": "one.bin", "b": "two.bin"}}
+    (snapshot / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    (snapshot / "one.bin").write_bytes(b"")
+    with pytest.raises(OSError, match=r"'some/model'.*all that an index names"):
+        resolve_model("some/model")
+    (snapshot / "two.bin").write_bytes(b"")
     assert resolve_model("some/model") == snapshot

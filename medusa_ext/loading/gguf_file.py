@@ -93,11 +93,10 @@ class _Cursor:
             raise failure(self.where, what, "UTF-8 text", raw[:40]) from error
 
 
-class GgufFile:
-    """An opened GGUF file.
+class GgufFile(Mapping[str, WeightTensor]):
+    """An opened GGUF file: its tensors by name, in file order.
 
-    `metadata` maps a key to an int, float, bool, str, a list of str, or a numpy view of numbers;
-    the file is a mapping from tensor name to WeightTensor, in file order.
+    `metadata` maps a key to an int, float, bool, str, a list of str, or a numpy view of numbers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -136,11 +135,6 @@ class GgufFile:
 
     def __len__(self) -> int:
         return len(self._tensors)
-
-    @property
-    def tensors(self) -> Mapping[str, WeightTensor]:
-        """All tensors by name."""
-        return self._tensors
 
     def metadata_bytes(self) -> bytes:
         """The header up to the tensor table, as it stands in the file (for hashing)."""

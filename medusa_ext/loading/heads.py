@@ -113,19 +113,7 @@ def load_heads(path: str | Path) -> HeadsCheckpoint:
     parts = read_parts(files, layout)
     blocks = _assemble_blocks(files, layout, parts)
     hidden = int(blocks[0][0].weight.shape[0])
-    warnings = list(layout.warnings)
     lm_heads = _assemble_lm_heads(files, layout, parts, len(blocks), hidden)
-    _compare_with_config(files, layout, len(blocks), len(blocks[0]), hidden, warnings)
-    if any(block.bias is None for head in blocks for block in head):
-        warnings.append(
-            f"{files.where}: ResBlocks without biases; some published conversions dropped them, "
-            f"and such heads are accepted much less often than the original's"
-        )
-    if layout.name == "v1.0":
-        warnings.append(
-            f"{files.where}: the heads belong to the base model in the same directory; its weights "
-            f"are not those of the original base"
-        )
     config = Fields(files.config, files.config_where)
     fingerprint = config.text("base_fingerprint", "") or None
     if layout.name == "v1.0":
@@ -145,7 +133,7 @@ def load_heads(path: str | Path) -> HeadsCheckpoint:
         base_fingerprint=fingerprint,
         vocab_size=config.integer("vocab_size", 0, 1 << 22, 0) or None,
         merged=layout.name == "v1.0",
-        warnings=tuple(warnings),
+        warnings=tuple(_warnings(files, layout, blocks, hidden)),
         **extras,
     )
 
@@ -266,20 +254,17 @@ def _token_map(
     return found.to(torch.int32)
 
 
-def _compare_with_config(
-    files: HeadFiles,
-    layout: Layout,
-    num_heads: int,
-    num_layers: int,
-    hidden: int,
-    warnings: list[str],
-) -> None:
-    """Adds a warning for each count where the config disagrees with the tensors."""
+def _warnings(
+    files: HeadFiles, layout: Layout, blocks: tuple[tuple[ResBlock, ...], ...], hidden: int
+) -> list[str]:
+    """What the user should know: counts that the config states otherwise, missing biases, and
+    heads that came with a base of their own."""
+    warnings = list(layout.warnings)
     heads_key, layers_key = COUNT_KEYS.get(layout.name, ("medusa_num_heads", "medusa_num_layers"))
     stated = files.config | layout.config
     for name, counted in (
-        (heads_key, num_heads),
-        (layers_key, num_layers),
+        (heads_key, len(blocks)),
+        (layers_key, len(blocks[0])),
         ("hidden_size", hidden),
     ):
         value = stated.get(name)
@@ -288,6 +273,17 @@ def _compare_with_config(
                 f"{files.config_where}: {name} says {value!r}, the tensors have {counted}; "
                 f"the tensors count"
             )
+    if any(block.bias is None for head in blocks for block in head):
+        warnings.append(
+            f"{files.where}: ResBlocks without biases; some published conversions dropped them, "
+            f"and such heads are accepted much less often than the original's"
+        )
+    if layout.name == "v1.0":
+        warnings.append(
+            f"{files.where}: the heads belong to the base model in the same directory; its weights "
+            f"are not those of the original base"
+        )
+    return warnings
 
 
 def _own_base_fingerprint(directory: Path) -> str | None:

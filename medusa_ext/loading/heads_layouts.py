@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAX_HEADS: Final = 64
 MAX_LAYERS: Final = 64
-PARTS: Final = ("weight", "bias", "lm_head", "token_map", "root", "trace", "adapter")
+PARTS: Final = ("weight", "bias", "lm_head", "token_map", "root", "trace")
 
 # The names under which a layout's config states heads and layers.
 COUNT_KEYS: Final = {
@@ -62,7 +62,6 @@ _PATTERNS: Final[dict[str, dict[str, str]]] = {
         "shared": r"lm_head\.weight",
         "token_map": r"token_map",
         "trace": r"rank_traces",
-        "adapter": r"adapters\.(.+)\.(?:down|up)",
     },
 }
 
@@ -82,7 +81,6 @@ class Layout:
     one_lm_head: bool = False
     truncated: int = 0
     config: dict[str, Any] = field(default_factory=dict)
-    adapters: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -92,7 +90,7 @@ def detect_layout(files: HeadFiles) -> Layout:
     Raises ValueError naming the file if there are no Medusa heads in it.
     """
     name = _detect(files)
-    names, adapters = _sort_names(files, name)
+    names = _sort_names(files, name)
     if not names["weight"]:
         shown = ", ".join(sorted(files.tensors)[:5])
         raise failure(files.where, "tensors", "Medusa heads (ResBlock weights)", shown or "none")
@@ -126,7 +124,6 @@ def detect_layout(files: HeadFiles) -> Layout:
         one_lm_head=shared or (name == "vllm" and config.flag("original_lm_head", False)),
         truncated=_truncated(config, name),
         config=_stated_counts(files, name),
-        adapters=adapters,
         warnings=tuple(warnings),
     )
 
@@ -169,13 +166,10 @@ def _version_warnings(files: HeadFiles, name: str) -> list[str]:
     return []
 
 
-def _sort_names(
-    files: HeadFiles, name: str
-) -> tuple[dict[str, dict[tuple[int, ...], str]], tuple[str, ...]]:
+def _sort_names(files: HeadFiles, name: str) -> dict[str, dict[tuple[int, ...], str]]:
     """Each tensor's part and indices; names that belong to no part are left alone."""
     patterns = {part: re.compile(p) for part, p in _PATTERNS[name].items()}
     names: dict[str, dict[tuple[int, ...], str]] = {part: {} for part in PARTS}
-    adapters: dict[str, None] = {}
     for full in files.tensors:
         for prefix in _PREFIXES[name]:
             if full.startswith(prefix):
@@ -187,16 +181,13 @@ def _sort_names(
             match = pattern.fullmatch(short)
             if match is None:
                 continue
-            if part == "adapter":
-                adapters[match.group(1)] = None
-                continue
             indices = tuple(int(group) for group in match.groups())
             _check_indices(files, full, indices)
             if indices in names.setdefault(part, {}):
                 need = "one tensor for this part"
                 raise failure(files.where, full, need, names[part][indices])
             names[part][indices] = full
-    return names, tuple(adapters)
+    return names
 
 
 def _check_indices(files: HeadFiles, name: str, indices: tuple[int, ...]) -> None:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from .safetensors_file import shards_of_index
+
 DEFAULT_MODEL: Final = "smollm2-135m-instruct"
 DEFAULT_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEFAULT_SIZE: Final = 98_362_432
@@ -207,6 +209,19 @@ def fetch_from_hub(repo: str, weights: list[str], fallback: list[str]) -> Path:
                     f"not provide it ({type(error).__name__}); check the name and the network, or "
                     f"download it elsewhere and give the directory's path"
                 ) from error
-            if any(next(found.glob(pattern), None) for pattern in patterns):
+            has_weights = any(next(found.glob(pattern), None) for pattern in patterns)
+            if has_weights and not _shards_missing(found):
                 return found
-    raise FileNotFoundError(f"{repo!r}: needs files like {weights + fallback}, got none of them")
+    raise FileNotFoundError(
+        f"{repo!r}: needs files like {weights + fallback}, all that an index names, got fewer; "
+        f"connect to the network to complete the local copy"
+    )
+
+
+def _shards_missing(snapshot: Path) -> bool:
+    """Whether a snapshot lacks files that its index names (a download that was cut off)."""
+    return any(
+        not shard.is_file()
+        for index in snapshot.glob("*.index.json")
+        for shard in shards_of_index(index)
+    )

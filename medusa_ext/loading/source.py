@@ -47,7 +47,7 @@ def open_source(path: str | Path) -> ModelSource:
     if path.suffix != ".gguf":
         raise ValueError(f"{path}: a model needs to be a directory or a .gguf file, got neither")
     file = GgufFile(path)
-    return ModelSource(path, config_from_gguf(file), file.tensors, file)
+    return ModelSource(path, config_from_gguf(file), file, file)
 
 
 def _open_directory(directory: Path) -> ModelSource:
