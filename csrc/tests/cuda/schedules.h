@@ -30,11 +30,11 @@ inline int num_schedules() {
 
 /// check() under each schedule, until one fails.
 template <typename F>
-void under_schedules(F&& check) {
-  for (int seed = 0; seed < num_schedules() && !::testing::Test::HasFailure(); ++seed) {
+void under_schedules(F&& check, int count = num_schedules()) {
+  for (int seed = 0; seed < count && !::testing::Test::HasFailure(); ++seed) {
 #ifdef SIMT_EMU
-    // The sanitizers' one schedule is not the trivial one.
-    simt::options().seed = static_cast<uint64_t>(num_schedules() == 1 ? 7 : seed);
+    // A single schedule is not the trivial one.
+    simt::options().seed = static_cast<uint64_t>(count == 1 ? 7 : seed);
     simt::options().poison = seed % 2 == 0 ? 0xff : 0x3c;
 #endif
     SCOPED_TRACE(::testing::Message() << "schedule " << seed);
