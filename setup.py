@@ -29,7 +29,8 @@ class BuildPython(build_py):
         # An earlier build's files would end up in the wheel.
         shutil.rmtree(target, ignore_errors=True)
         super().run()
-        shutil.copytree(ROOT / "csrc", target / "csrc", ignore=shutil.ignore_patterns("tests"))
+        left_out = shutil.ignore_patterns(*_build.NOT_IN_THE_MODULE)
+        shutil.copytree(ROOT / "csrc", target / "csrc", ignore=left_out)
 
 
 class BuildExtension(build_ext):

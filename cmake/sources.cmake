@@ -17,7 +17,7 @@ list(FILTER MEDUSA_CUDA_HOST_SOURCES INCLUDE REGEX "/csrc/cuda/.*\\.cpp$")
 # A file that was forgotten in the list would only show as an undefined symbol.
 file(GLOB_RECURSE found_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/*.cpp
      ${PROJECT_SOURCE_DIR}/csrc/*.cu)
-list(FILTER found_sources EXCLUDE REGEX "/csrc/tests/")
+list(FILTER found_sources EXCLUDE REGEX "/csrc/(tests|benchmarks)/")
 list(REMOVE_ITEM found_sources "" ${listed_sources})
 foreach(source IN LISTS found_sources)
   message(WARNING "${source} is not in csrc/sources.txt")

@@ -9,10 +9,11 @@ from .cache import build_folder
 from .cuda import find_nvcc
 from .loader import ExtensionFinder, Found, look, obtain
 from .settings import BuildError, Settings, cache_directory
-from .sources import Sources, find_root
+from .sources import NOT_IN_THE_MODULE, Sources, find_root
 from .toolchain import find_compiler
 
 __all__ = [
+    "NOT_IN_THE_MODULE",
     "BuildError",
     "ExtensionFinder",
     "Found",

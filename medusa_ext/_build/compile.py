@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from .settings import BuildError, Settings
-from .sources import Sources
+from .sources import NOT_IN_THE_MODULE, Sources, needs_torch
 from .toolchain import Compiler, Plan, host_command, key, link_command, nvcc_command
 
 SNAPSHOT = "csrc"
@@ -116,16 +116,17 @@ def compile_library(
 
 
 def _unit(plan: Plan, compiler: Compiler, name: str, objects: Path, scratch: Path) -> Unit:
+    versions = [compiler.version]
     if name.endswith(".cu"):
         assert plan.cuda is not None, name
         command = nvcc_command(plan.cuda, compiler, SNAPSHOT)
-        version = compiler.version + plan.cuda.version
+        versions.append(plan.cuda.version)
     else:
-        command = host_command(plan, compiler, SNAPSHOT)
-        version = compiler.version
-    digest = key([command, version, plan.torch.version, plan.sources.object_digest(name)])
+        command = host_command(plan, compiler, SNAPSHOT, name)
+        versions += [plan.torch.version] if needs_torch(name) else []
+    digest = key([command, versions, plan.sources.object_digest(name)])
     target = objects / f"{name.replace('/', '.')}.{digest}.o"
-    return Unit(name, tuple(command), scratch, target)
+    return Unit(name, (*compiler.launcher, *command), scratch, target)
 
 
 def _reuse(target: Path) -> bool:
@@ -168,6 +169,6 @@ def _failure(what: str, command: Sequence[str], text: str) -> str:
 
 def take_snapshot(root: Path, scratch: Path) -> Sources:
     """Copies a csrc folder: a file edited meanwhile must not be compiled under its old hash."""
-    ignored = shutil.ignore_patterns("tests", ".*", "*~")
+    ignored = shutil.ignore_patterns(*NOT_IN_THE_MODULE, ".*", "*~")
     shutil.copytree(root, scratch / SNAPSHOT, ignore=ignored)
     return Sources.read(scratch / SNAPSHOT)

@@ -23,6 +23,7 @@ class Cuda:
     """The toolkit and the architectures ("9.0", "12.0+PTX") to compile for."""
 
     nvcc: Path
+    home: Path
     version: str
     arches: tuple[str, ...]
 
@@ -38,13 +39,11 @@ class Cuda:
 
     def include_directories(self) -> list[Path]:
         """The toolkit's headers, then those of pip's nvidia packages (cublas, cusparse, …)."""
-        home = self.nvcc.parent.parent
-        return [path for path in (home / "include", *_pip_folders("include")) if path.is_dir()]
+        return [path for path in (self.home / "include", *_pip_folders("include")) if path.is_dir()]
 
     def runtime_library(self) -> Path | None:
         """libcudart, by path: pip's packages lack the name without a version."""
-        home = self.nvcc.parent.parent
-        for folder in (home / "lib64", home / "lib", *_pip_folders("lib")):
+        for folder in (self.home / "lib64", self.home / "lib", *_pip_folders("lib")):
             for path in sorted(folder.glob("libcudart.so*")):
                 return path
         return None
@@ -60,17 +59,18 @@ def decide(torch_cuda: str | None, settings: Settings) -> tuple[Cuda | None, str
     if isinstance(nvcc, str):
         return None, nvcc
     path, version = nvcc
+    home = toolkit_home(path)
     if settings.cuda_arch_list:
         arches = parse_arch_list(settings.cuda_arch_list)
-        return Cuda(path, version, arches), f"TORCH_CUDA_ARCH_LIST={settings.cuda_arch_list}"
+        return Cuda(path, home, version, arches), f"TORCH_CUDA_ARCH_LIST={settings.cuda_arch_list}"
     devices = device_arches()
     if devices:
         arches = tuple(_supported(arch, known_arches(path)) for arch in devices)
-        return Cuda(path, version, tuple(dict.fromkeys(arches))), "a CUDA device is present"
+        return Cuda(path, home, version, tuple(dict.fromkeys(arches))), "a CUDA device is present"
     if settings.cuda:
         known = known_arches(path)
         arches = tuple(a for a in DEFAULT_ARCHES if _number(a) in known)
-        return Cuda(path, version, arches), "MEDUSA_CUDA=1"
+        return Cuda(path, home, version, arches), "MEDUSA_CUDA=1"
     return None, "no CUDA device is present (MEDUSA_CUDA=1 builds for all architectures)"
 
 
@@ -101,6 +101,14 @@ def nvcc_version(path: Path) -> str:
         return ""
     found = re.search(r"release (\d+\.\d+)", text)
     return found.group(1) if found else ""
+
+
+def toolkit_home(nvcc: Path) -> Path:
+    """The folder that nvcc takes its headers from; nvcc itself may be a script elsewhere."""
+    command = [str(nvcc), "--dryrun", "-E", "-x", "cu", os.devnull]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    found = re.search(r"^#\$ TOP=(.+)$", text, re.MULTILINE)
+    return Path(found.group(1)).resolve() if found else nvcc.resolve().parent.parent
 
 
 def known_arches(nvcc: Path) -> set[int]:

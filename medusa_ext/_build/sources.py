@@ -11,6 +11,7 @@ from pathlib import Path
 from .settings import BuildError
 
 LIST_NAME = "sources.txt"
+NOT_IN_THE_MODULE = ("tests", "benchmarks")
 HEADER_SUFFIXES = (".h", ".cuh", ".inc")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>|(\S+))', re.MULTILINE)
 
@@ -40,17 +41,13 @@ class Sources:
         return [name for name in self.listed if cuda or not is_cuda(name)]
 
     def unlisted(self) -> list[str]:
-        """Source files on disk that the list forgot; tests are not part of the list."""
-        found = (path.relative_to(self.root) for path in self.root.rglob("*.c*"))
-        names = (str(p) for p in found if p.suffix in (".cpp", ".cu") and p.parts[0] != "tests")
-        return sorted(set(names) - set(self.listed))
+        """Source files on disk that the list forgot."""
+        return sorted(set(self._files(".cpp", ".cu")) - set(self.listed))
 
     @cached_property
     def headers(self) -> list[str]:
-        """All headers of the tree, tests' left out."""
-        files = (path for path in self.root.rglob("*") if path.suffix in HEADER_SUFFIXES)
-        names = (path.relative_to(self.root) for path in files)
-        return sorted(str(name) for name in names if name.parts[0] != "tests")
+        """All headers that the sources may include."""
+        return sorted(self._files(*HEADER_SUFFIXES))
 
     @cached_property
     def digest(self) -> str:
@@ -82,6 +79,11 @@ class Sources:
                     break
         return found
 
+    def _files(self, *suffixes: str) -> list[str]:
+        files = (path for path in self.root.rglob("*") if path.suffix in suffixes)
+        names = (path.relative_to(self.root) for path in files)
+        return [str(name) for name in names if name.parts[0] not in NOT_IN_THE_MODULE]
+
     def _hash(self, names: list[str]) -> str:
         state = hashlib.sha256()
         for name in names:
@@ -93,6 +95,11 @@ class Sources:
 def is_cuda(name: str) -> bool:
     """Whether a source is part of the CUDA backend: its kernels or their torch glue."""
     return name.startswith(("cuda/", "ops/cuda/")) or name.endswith(".cu")
+
+
+def needs_torch(name: str) -> bool:
+    """Whether a source may include torch's and Python's headers."""
+    return name.startswith(("ops/", "bindings/"))
 
 
 def find_root(package: Path) -> Path:

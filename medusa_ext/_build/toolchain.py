@@ -15,7 +15,7 @@ from typing import Any
 
 from . import cuda
 from .settings import BuildError, Settings
-from .sources import Sources
+from .sources import Sources, is_cuda, needs_torch
 
 MINIMUM_TORCH = (2, 6)
 # Floating point as written: no contraction, no fast-math. Instruction-set files choose their
@@ -26,8 +26,9 @@ NVCC_FLAGS = ("-O3", "-std=c++17", "-DNDEBUG")
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C++ compiler: the command's words, and the first line of its --version."""
+    """A C++ compiler: what launches it (ccache), its own words, its --version's first line."""
 
+    launcher: tuple[str, ...]
     command: tuple[str, ...]
     version: str
 
@@ -96,7 +97,9 @@ def find_compiler(settings: Settings) -> Compiler:
     for name in names:
         command = tuple(shlex.split(name))
         if shutil.which(command[0]):
-            return Compiler(command, _version(command))
+            launched = Path(command[0]).name == "ccache" and len(command) > 1
+            split = 1 if launched else 0
+            return Compiler(command[:split], command[split:], _version(command))
     looked = ", ".join(names) + (" ($CXX)" if settings.compiler else "")
     raise BuildError(
         f"medusa_ext: no C++ compiler found (looked for {looked} on PATH), and none of the "
@@ -105,23 +108,26 @@ def find_compiler(settings: Settings) -> Compiler:
     )
 
 
-def host_command(plan: Plan, compiler: Compiler, root: str) -> list[str]:
-    """The compiler's words for a .cpp file below `root`; the file and -o are still to come."""
-    include = plan.torch.root / "include"
-    folders = [include, include / "torch/csrc/api/include", python_include()]
-    defines = [f"-D_GLIBCXX_USE_CXX11_ABI={int(plan.torch.cxx11_abi)}"]
-    if plan.cuda:
-        defines.append("-DMEDUSA_WITH_CUDA")
+def host_command(plan: Plan, compiler: Compiler, root: str, name: str) -> list[str]:
+    """The compiler's words for the .cpp file `name` below `root`; the file and -o are to come.
+
+    Only files that may include a torch header see torch, so that the others' objects outlive it.
+    """
+    folders: list[Path] = []
+    if needs_torch(name):
+        include = plan.torch.root / "include"
+        folders += [include, include / "torch/csrc/api/include", python_include()]
+    if plan.cuda and is_cuda(name):
         folders += plan.cuda.include_directories()
-    flags = [*HOST_FLAGS, plan.torch.language_flag(), *defines]
     system = [word for folder in folders for word in ("-isystem", str(folder))]
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(plan.torch.cxx11_abi)}"
+    flags = [*HOST_FLAGS, plan.torch.language_flag(), abi]
     return [*compiler.command, *flags, f"-I{root}", *system, "-c"]
 
 
 def nvcc_command(toolkit: cuda.Cuda, compiler: Compiler, root: str) -> list[str]:
     """nvcc's words for a .cu file: it sees no torch header."""
-    words = [word for word in compiler.command if Path(word).name != "ccache"]
-    host = ["-ccbin", words[0], "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+    host = ["-ccbin", compiler.command[0], "-Xcompiler", "-fPIC,-fvisibility=hidden"]
     return [str(toolkit.nvcc), *NVCC_FLAGS, *toolkit.gencode(), *host, f"-I{root}", "-c"]
 
 
