@@ -28,3 +28,18 @@ foreach(source IN LISTS MEDUSA_CUDA_SOURCES)
 endforeach()
 file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/cuda_check)
 add_custom_target(cuda_check DEPENDS ${cuda_objects})
+
+# The backend's host code, against the toolkit's own headers.
+find_path(MEDUSA_CUDA_INCLUDE cuda_runtime.h HINTS /usr/local/cuda/include)
+find_path(MEDUSA_CUBLAS_INCLUDE cublasLt.h HINTS ${MEDUSA_CUDA_INCLUDE})
+set(cuda_host_sources ${MEDUSA_CUDA_HOST_SOURCES})
+if(NOT MEDUSA_CUBLAS_INCLUDE)
+  # Some toolkits come without cuBLAS; whoever has a CUDA torch has its headers.
+  list(FILTER cuda_host_sources EXCLUDE REGEX "cublas")
+endif()
+if(MEDUSA_CUDA_INCLUDE AND cuda_host_sources)
+  add_library(cuda_host_check OBJECT EXCLUDE_FROM_ALL ${cuda_host_sources})
+  target_link_libraries(cuda_host_check PRIVATE medusa_options)
+  target_include_directories(cuda_host_check SYSTEM PRIVATE ${MEDUSA_CUDA_INCLUDE})
+  add_dependencies(cuda_check cuda_host_check)
+endif()

@@ -1,6 +1,6 @@
 # Reads csrc/sources.txt into MEDUSA_LIBRARY_SOURCES (core, cpu and model: no torch) and
-# MEDUSA_CUDA_SOURCES (the kernels) and
-# MEDUSA_CUDA_HOST_SOURCES (the .cpp files beside them), as absolute paths.
+# MEDUSA_CUDA_SOURCES (the kernels) and MEDUSA_CUDA_HOST_SOURCES (the .cpp files beside them), as
+# absolute paths.
 set(source_list ${PROJECT_SOURCE_DIR}/csrc/sources.txt)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${source_list})
 file(STRINGS ${source_list} listed_sources REGEX "^[^#]")
