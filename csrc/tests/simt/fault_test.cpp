@@ -169,6 +169,9 @@ TEST_F(FaultTest, RacesAreNamedWithoutALuckySchedule) {
     const std::string report = simt::last_report();
     EXPECT_NE(std::string::npos, report.find(place(race.first))) << report << place(race.first);
     EXPECT_NE(std::string::npos, report.find(place(race.second))) << report << place(race.second);
+    for (uint64_t seed = 1; seed < 8; ++seed) {
+      EXPECT_EQ(cudaErrorLaunchFailure, run(race.kernel, race.fault, seed)) << seed;
+    }
   }
 }
 #else

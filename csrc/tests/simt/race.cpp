@@ -23,9 +23,9 @@ struct Moment {
   const void* pc = nullptr;
 };
 
-constexpr int kNumReaders = 4;
-struct Cell {  // of one byte of shared memory
-  Moment writer, readers[kNumReaders];
+struct Cell {        // of one byte of shared memory
+  Moment writer;     // or the last atomic
+  Moment others[4];  // reads and atomics
 };
 
 struct Detector {
@@ -76,28 +76,34 @@ bool ordered(const Detector& detector, const Moment& earlier, int thread) {
        offset, kind_name(earlier.kind), earlier.thread, kind_name(now.kind), now.thread);
 }
 
+bool conflict(const Detector& detector, const Moment& earlier, const Moment& now) {
+  if (earlier.kind == now.kind && (now.kind == Access::kRead || now.kind == Access::kAtomic)) {
+    return false;
+  }
+  // A copy under way conflicts with its own thread's accesses too.
+  const bool in_flight = earlier.kind == Access::kAsyncIssue && now.kind != Access::kAsyncLand;
+  return (in_flight && earlier.barriers >= detector.block_start) ||
+         !ordered(detector, earlier, now.thread);
+}
+
 void check_byte(Detector& detector, Cell& cell, const Moment& now, size_t offset) {
-  const Moment& writer = cell.writer;
-  const bool in_flight = writer.kind == Access::kAsyncIssue &&
-                         writer.barriers >= detector.block_start && now.kind != Access::kAsyncLand;
-  const bool both_atomic = writer.kind == Access::kAtomic && now.kind == Access::kAtomic;
-  if (in_flight || (!both_atomic && !ordered(detector, writer, now.thread))) {
-    fail_race(writer, now, offset);
+  if (conflict(detector, cell.writer, now)) fail_race(cell.writer, now, offset);
+  for (const Moment& other : cell.others) {
+    if (conflict(detector, other, now)) fail_race(other, now, offset);
   }
-  if (now.kind == Access::kRead) {
-    // A reader ordered before this one need not be kept; of more than four others, four are.
-    for (Moment& reader : cell.readers) {
-      if (ordered(detector, reader, now.thread)) {
-        reader = now;
-        return;
-      }
+  Moment kept = now;
+  if (now.kind != Access::kRead) {
+    kept = cell.writer;
+    cell.writer = now;
+    if (kept.kind != Access::kAtomic) return;
+  }
+  // One that is ordered before this access need not be kept; of more than four others, four are.
+  for (Moment& other : cell.others) {
+    if (ordered(detector, other, now.thread)) {
+      other = kept;
+      return;
     }
-    return;
   }
-  for (const Moment& reader : cell.readers) {
-    if (!ordered(detector, reader, now.thread)) fail_race(reader, now, offset);
-  }
-  cell.writer = now;
 }
 
 }  // namespace
