@@ -23,37 +23,42 @@ struct WeightReader<BFloat16> {
   }
 };
 
-/// tile[r][n] (+)= sum over `count` inputs of x[r][k] * w[k][n]; `starts` starts the tile. The
-/// first tile of a panel (kIsFirst) also asks for the weights ahead.
-template <typename W, int kRows, bool kIsFirst>
-void float_tile(const char* weights, int count, const float* x, int64_t x_stride, float* tile,
-                bool starts) {
+/// Inputs between two calls of Prefetch::step.
+constexpr int kFloatStep = 4;
+
+/// tile[r][n] (+)= sum over `count` inputs of x[r][k] * w[k][n]; `starts` starts the tile.
+template <typename W, int kRows>
+void float_tile(const W* w, int count, const float* x, int64_t x_stride, float* tile, bool starts,
+                Prefetch ahead) {
   constexpr int kInputs = WeightReader<W>::kInputs;
-  const W* w = reinterpret_cast<const W*>(weights);
   Vec acc[kRows][kPanelVecs];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kPanelVecs; ++v) acc[r][v] = zero();
   }
   const auto step = [&](int k, auto inputs) {
     Vec weight[kPanelVecs][kInputs];
+#pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) {
       WeightReader<W>::read(w + (k * kPanel + v * Vec::kSize * kInputs), weight[v]);
     }
+#pragma GCC unroll 2
     for (int i = 0; i < decltype(inputs)::value; ++i) {
+#pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         const Vec value = broadcast(x[r * x_stride + k + i]);
+#pragma GCC unroll 4
         for (int v = 0; v < kPanelVecs; ++v) acc[r][v] = fma(value, weight[v][i], acc[r][v]);
       }
     }
   };
+  constexpr std::integral_constant<int, kInputs> kWhole;
   int k = 0;
-  for (; k + kInputs <= count; k += kInputs) {
-    if constexpr (kIsFirst) {
-      prefetch_block<kInputs * kPanel * int64_t{sizeof(W)}>(
-          reinterpret_cast<const char*>(w + k * kPanel) + kPrefetchBytes);
-    }
-    step(k, std::integral_constant<int, kInputs>{});
+  for (; k + kFloatStep <= count; k += kFloatStep) {
+    ahead.step();
+#pragma GCC unroll 4
+    for (int i = 0; i < kFloatStep; i += kInputs) step(k + i, kWhole);
   }
+  for (; k + kInputs <= count; k += kInputs) step(k, kWhole);
   if (k < count) step(k, std::integral_constant<int, 1>{});  // an odd last bfloat16 input
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kPanelVecs; ++v) {
@@ -71,16 +76,18 @@ struct FloatKernel {
   static void compute(const LinearParams& params, int64_t panel, int32_t first_row, int32_t rows,
                       float* tile) {
     const PackedMatrix& matrix = *params.weight;
-    const char* weights = panel_data(matrix, panel);
+    const W* weights = reinterpret_cast<const W*>(panel_data(matrix, panel));
     const float* x = float_row(params.in, first_row);
     const int64_t stride =
         activation_row_bytes(DType::kFloat32, params.in.width) / int64_t{sizeof(float)};
     for (int32_t k = 0; k < matrix.num_inputs; k += kFloatBlock) {
       const int count = std::min(kFloatBlock, matrix.num_inputs - k);
-      for_row_tiles<kMaxRows>(rows, [&](int32_t row, auto tile_rows, auto is_first) {
-        float_tile<W, decltype(tile_rows)::value, decltype(is_first)::value>(
-            weights + int64_t{k} * kPanel * int64_t{sizeof(W)}, count, x + row * stride + k, stride,
-            tile + int64_t{row} * kPanel, k == 0);
+      const W* block = weights + int64_t{k} * kPanel;
+      for_row_tiles<kMaxRows>(rows, [&](int32_t row, auto tile_rows, int t, int num_tiles) {
+        float_tile<W, decltype(tile_rows)::value>(
+            block, count, x + row * stride + k, stride, tile + int64_t{row} * kPanel, k == 0,
+            Prefetch::share<kFloatStep * kPanel * int64_t{sizeof(W)}>(
+                reinterpret_cast<const char*>(block), count / kFloatStep, t, num_tiles));
       });
     }
   }

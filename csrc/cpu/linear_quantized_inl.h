@@ -100,11 +100,10 @@ inline void dot_nibble_group(const char* group, int64_t g, const QuantizedRows& 
   }
 }
 
-/// tile[r][n] (+)= the groups begin … end-1 of a panel; `begin` 0 starts the tile. The first tile
-/// of a panel (kIsFirst) also asks for the weights ahead.
-template <DType kFormat, int kRows, bool kIsFirst>
+/// tile[r][n] (+)= the groups begin … end-1 of a panel; `begin` 0 starts the tile.
+template <DType kFormat, int kRows>
 void quantized_tile(const char* panel, int64_t begin, int64_t end, const QuantizedRows& x,
-                    float* tile) {
+                    float* tile, Prefetch ahead) {
   Vec total[kRows][kPanelVecs];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kPanelVecs; ++v) {
@@ -113,7 +112,7 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
   }
   for (int64_t g = begin; g < end; ++g) {
     const char* group = panel + g * group_bytes(kFormat);
-    if constexpr (kIsFirst) prefetch_block<group_bytes(kFormat)>(group + kPrefetchBytes);
+    ahead.step();
     std::conditional_t<kFormat == DType::kInt8, Sums, NibbleSums> sums[kRows][kPanelVecs];
     if constexpr (kFormat == DType::kInt8) {
       dot_group<kRows>(group, g, x, sums);
@@ -151,10 +150,13 @@ struct QuantizedKernel {
     const char* weights = panel_data(*params.weight, panel);
     const int64_t groups = num_groups(params.weight->num_inputs);
     for (int64_t g = 0; g < groups; g += kGroupBlock) {
-      for_row_tiles<kMaxRows>(rows, [&](int32_t row, auto tile_rows, auto is_first) {
-        quantized_tile<kFormat, decltype(tile_rows)::value, decltype(is_first)::value>(
-            weights, g, std::min(g + kGroupBlock, groups),
-            QuantizedRows(params.in, first_row + row), tile + int64_t{row} * kPanel);
+      const int64_t end = std::min(g + kGroupBlock, groups);
+      for_row_tiles<kMaxRows>(rows, [&](int32_t row, auto tile_rows, int t, int num_tiles) {
+        quantized_tile<kFormat, decltype(tile_rows)::value>(
+            weights, g, end, QuantizedRows(params.in, first_row + row),
+            tile + int64_t{row} * kPanel,
+            Prefetch::share<group_bytes(kFormat)>(weights + g * group_bytes(kFormat), end - g, t,
+                                                  num_tiles));
       });
     }
   }

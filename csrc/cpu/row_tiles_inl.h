@@ -3,15 +3,30 @@
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
-/// How far ahead of the arithmetic the weights are asked for: the hardware's own prefetchers stop
-/// at page borders.
-constexpr int64_t kPrefetchBytes = 4096;
+/// How far ahead of the arithmetic the weights are asked for: some microseconds of memory latency
+/// at full bandwidth, and past the page borders at which the hardware's prefetchers stop.
+constexpr int64_t kPrefetchBytes = 24576;
 
-template <int64_t kBytes>
-inline void prefetch_block(const char* p) {
-#pragma GCC unroll 32
-  for (int64_t b = 0; b < kBytes; b += 64) prefetch(p + b);
-}
+/// A tile's part of asking for the weights ahead. All row tiles pass over a block of weights, so
+/// that each asks for its share of the lines and memory stays busy while the later ones compute.
+struct Prefetch {
+  const char* next;
+  int lines;  // per step
+
+  /// Tile `tile` of `num_tiles` over a block of `num_steps` steps of kStepBytes.
+  template <int64_t kStepBytes>
+  static Prefetch share(const char* block, int64_t num_steps, int tile, int num_tiles) {
+    constexpr int kLines = static_cast<int>((kStepBytes + 63) / 64);
+    const int lines = (kLines + num_tiles - 1) / num_tiles;
+    const int first = lines * tile;
+    return {block + kPrefetchBytes + num_steps * first * 64, std::clamp(kLines - first, 0, lines)};
+  }
+
+  void step() {
+    for (int i = 0; i < lines; ++i) prefetch(next + i * 64);
+    next += lines * 64;
+  }
+};
 
 /// f(std::integral_constant<int, value>) for 1 <= value <= kMax.
 template <int kMax, typename F>
@@ -23,7 +38,7 @@ inline void with_constant(int value, F&& f) {
 }
 
 /// Cuts `rows` into tiles of at most kMaxRows that differ by at most one row, and calls
-/// f(first_row, std::integral_constant<int, rows of the tile>, whether it is the first tile).
+/// f(first_row, std::integral_constant<int, rows of the tile>, tile, number of tiles).
 template <int kMaxRows, typename F>
 inline void for_row_tiles(int32_t rows, F&& f) {
   const int32_t num_tiles = (rows + kMaxRows - 1) / kMaxRows;
@@ -31,13 +46,7 @@ inline void for_row_tiles(int32_t rows, F&& f) {
   int32_t row = 0;
   for (int32_t t = 0; t < num_tiles; ++t) {
     const int32_t count = size + (t < num_larger ? 1 : 0);
-    with_constant<kMaxRows>(count, [&](auto tile_rows) {
-      if (t == 0) {
-        f(row, tile_rows, std::true_type{});
-      } else {
-        f(row, tile_rows, std::false_type{});
-      }
-    });
+    with_constant<kMaxRows>(count, [&](auto tile_rows) { f(row, tile_rows, t, num_tiles); });
     row += count;
   }
 }
