@@ -1,0 +1,175 @@
+"""Self-distillation: backends, answers, shards, resuming."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from models import END, tiny, tiny_directory
+from training_data import SETTINGS, distiller, torch_backend
+from transformers import AutoModelForCausalLM
+
+import medusa_ext.training.distill as distill_module
+from medusa_ext.training.answering import Job, answer_all
+from medusa_ext.training.backend import Backend
+from medusa_ext.training.distill import open_run
+from medusa_ext.training.native_backend import NativeBackend
+from medusa_ext.training.prompts import Exclusion, Prompt
+from medusa_ext.training.self_prompts import encode_prompt, self_prompts
+from medusa_ext.training.shards import Conversation, Manifest, read_shard, to_float16, write_shard
+
+
+def prompt_ids(count: int, seed: int = 0) -> list[np.ndarray]:
+    """Random prompts of different lengths."""
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 250, random.integers(3, 40)).astype(np.int32) for _ in range(count)]
+
+
+def answers(backend: Backend, temperature: float, seed: int = 0) -> dict[int, Conversation]:
+    """Ten prompts answered, 20 tokens each at most."""
+    backend.set_temperature(temperature)
+    jobs = [Job(i, ids, seed + i) for i, ids in enumerate(prompt_ids(10))]
+    return dict(answer_all(backend, jobs, frozenset([END]), 20))
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_the_torch_backend_is_the_model(family: str) -> None:
+    directory = tiny_directory(family)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    found = answers(torch_backend(directory, batch=3), 0.0)
+    assert sorted(found) == list(range(10))
+    for index, prompt in enumerate(prompt_ids(10)):
+        one = found[index]
+        ids = torch.from_numpy(np.concatenate([prompt, one.answer]).astype(np.int64))[None]
+        with torch.inference_mode():
+            out = model(ids, output_hidden_states=True)
+        first, last = len(prompt) - 1, len(prompt) + len(one.answer) - 1
+        logits = out.logits[0, first:last]
+        chosen = logits.gather(1, torch.from_numpy(one.answer).long()[:, None])[:, 0]
+        assert float((logits.amax(1) - chosen).max()) < 1e-3
+        true = out.hidden_states[-1][0, first:last].numpy()
+        assert np.abs(one.hidden.astype(np.float32) - true).max() < 2e-3 * np.abs(true).max()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_an_answer_does_not_depend_on_what_shares_the_batch(temperature: float) -> None:
+    narrow = answers(torch_backend(tiny_directory(), batch=1), temperature)
+    wide = answers(torch_backend(tiny_directory(), batch=7), temperature)
+    for index in range(10):
+        assert narrow[index].answer.tolist() == wide[index].answer.tolist()
+    other = answers(torch_backend(tiny_directory(), batch=7), temperature, seed=50)
+    differ = any(other[i].answer.tolist() != wide[i].answer.tolist() for i in range(10))
+    assert differ == (temperature > 0)
+
+
+def test_the_native_backend_gives_the_torch_backends_answers() -> None:
+    native = NativeBackend(tiny().native, 4, 100, 64)
+    found, expected = answers(native, 0.0), answers(torch_backend(tiny_directory()), 0.0)
+    for index in range(10):
+        assert found[index].answer.tolist() == expected[index].answer.tolist()
+        np.testing.assert_allclose(
+            found[index].hidden.astype(np.float32),
+            expected[index].hidden.astype(np.float32),
+            rtol=0.01,
+            atol=0.01,
+        )
+    assert answers(native, 0.9, 1)[3].answer.tolist() == answers(native, 0.9, 1)[3].answer.tolist()
+
+
+def test_answers_end_at_the_end_token_a_loop_or_the_limit() -> None:
+    found = answers(torch_backend(tiny_directory()), 1.0)
+    for one in found.values():
+        tokens = one.answer.tolist()
+        assert len(tokens) == len(one.hidden) <= 20
+        assert END not in tokens[:-1]
+    backend = torch_backend(tiny_directory())
+    backend.set_temperature(0.0)
+    long = dict(answer_all(backend, [Job(0, prompt_ids(1)[0], 0)], frozenset(), 110))
+    tokens = long[0].answer.tolist()
+    grams = [tuple(tokens[i : i + 12]) for i in range(len(tokens) - 11)]
+    assert len(grams) == len(set(grams))
+
+
+def test_a_killed_run_resumes_to_the_same_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = distiller(tmp_path / "whole").run(2600)
+    written = 0
+
+    def dies(path: Path, conversations: list[Conversation]) -> None:
+        nonlocal written
+        if written == 2:
+            raise KeyboardInterrupt
+        written += 1
+        write_shard(path, conversations)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(distill_module, "write_shard", dies)
+        distiller(tmp_path / "killed").run(2600)
+    assert Manifest.load(tmp_path / "killed").tokens < whole.tokens
+    # Another batch size changes nothing either.
+    resumed = distiller(tmp_path / "killed", batch=9).run(2600)
+    assert resumed.shards == whole.shards and resumed.tokens >= 2600
+    for shard in whole.shards:
+        first = read_shard(tmp_path / "whole" / shard.name)
+        second = read_shard(tmp_path / "killed" / shard.name)
+        assert [c.answer.tolist() for c in first] == [c.answer.tolist() for c in second]
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    run = distiller(tmp_path)
+    other = replace(SETTINGS, seed=9)
+    fresh = replace(run.manifest, settings={"seed": 9})
+    with pytest.raises(ValueError, match="resuming needs the same settings"):
+        open_run(tmp_path, fresh, other)
+    with pytest.raises(ValueError, match="same model fingerprint"):
+        open_run(tmp_path, replace(run.manifest, fingerprint="other"), SETTINGS)
+
+
+def test_the_users_prompts_are_all_answered_but_those_held_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = "please tell me all about the great wall of china"
+    texts = ["first question", "second question", held, "First question!", "x" * 500]
+    prompts = tuple(Prompt.ask(text, "file") for text in texts)
+    with caplog.at_level(logging.WARNING, "medusa_ext"):
+        made = distiller(tmp_path, prompts=prompts, exclusion=Exclusion([held])).run(10**6)
+    assert "all prompts are answered" in caplog.text
+    assert made.finished and 0 < made.conversations <= 2
+    lines = (tmp_path / "prompts-0000.jsonl").read_text().splitlines()
+    kept = {json.loads(line)["messages"][0]["content"] for line in lines}
+    assert kept == {"first question", "second question"}
+    with pytest.raises(ValueError, match="not held out"):
+        distiller(tmp_path / "none", prompts=prompts[2:3], exclusion=Exclusion([held])).run(10)
+
+
+def test_the_model_writes_prompts_of_its_own() -> None:
+    run_backend = torch_backend(tiny_directory(), batch=8, max_length=200)
+    tokenizer = tiny().tokenizer
+    found = list(self_prompts(run_backend, tokenizer, frozenset([END]), 60, 1))
+    assert found == list(self_prompts(run_backend, tokenizer, frozenset([END]), 60, 1))
+    for prompt in found:
+        assert len(prompt.messages[0][1].split()) >= 3
+        assert encode_prompt(tokenizer, prompt)[-1] != END
+
+
+def test_shards_are_checked(tmp_path: Path) -> None:
+    rows = np.ones((3, 4), np.float32)
+    one = Conversation(np.arange(2, dtype=np.int32), np.arange(3, dtype=np.int32), to_float16(rows))
+    write_shard(tmp_path / "a.safetensors", [one, one])
+    first, second = read_shard(tmp_path / "a.safetensors")
+    assert first.answer.tolist() == second.answer.tolist() == [0, 1, 2]
+    damaged = tmp_path / "b.safetensors"
+    damaged.write_bytes((tmp_path / "a.safetensors").read_bytes()[:-5])
+    with pytest.raises(ValueError, match=r"b\.safetensors: needs a shard"):
+        read_shard(damaged)
+    with pytest.raises(ValueError, match="65504"):
+        to_float16(np.full((1, 2), 1e6, np.float32))
+    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    with pytest.raises(ValueError, match="needs a manifest"):
+        Manifest.load(tmp_path)
