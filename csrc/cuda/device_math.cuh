@@ -143,8 +143,8 @@ __device__ __forceinline__ void load_16_bytes(const T* from, float (&out)[16 / s
 }
 
 /// Visits row[begin, end), `num_workers` workers in lockstep, 16 bytes each at a time wherever the
-/// row is aligned: f(first id, values, is_inside(id)). Every worker makes the same number of calls,
-/// so that f may hold collectives; ids outside [begin, end) come with unspecified values.
+/// row is aligned: f(first id, values). Every worker makes the same number of calls, so that f may
+/// hold collectives; the values of ids outside [begin, end) mean nothing.
 template <typename T, typename F>
 __device__ __forceinline__ void visit_row(const T* row, int64_t begin, int64_t end, int worker,
                                           int num_workers, F&& f) {

@@ -119,33 +119,60 @@ void check(const AttentionShape& shape, Splits splits) {
   under_schedules([&] { expect_close(c, reference, run(c, splits)); });
 }
 
+const std::vector<int> kNodeCounts = {1, 5, 16, 63, 64, 65, 128, 256};
+const std::vector<int> kLengths = {0, 1, 63, 64, 65, 1000};
+const std::vector<int> kGroups = {1, 3, 4, 8};
+const std::vector<int> kHeadSizes = {64, 80, 96, 128, 256};
+const std::vector<DType> kDTypes = {DType::kBFloat16, DType::kFloat16, DType::kFloat32};
+const std::vector<int> kWindows = {0, 3, 70};
+const std::vector<int> kLevels = {8, 6, 4, 5, 3, 3, 3, 3, 2, 2};
+
+/// Checks the shape that a row of levels names.
+void check_levels(const std::vector<int>& row, unsigned seed) {
+  AttentionShape shape;
+  shape.num_nodes = kNodeCounts[row[0]];
+  shape.length = kLengths[row[1]];
+  shape.group = kGroups[row[2]];
+  shape.head_size = kHeadSizes[row[3]];
+  shape.dtype = kDTypes[row[4]];
+  shape.window = kWindows[row[5]];
+  shape.tree = static_cast<TreeKind>(row[6]);
+  shape.q_dtype = row[8] == 0 ? shape.dtype : DType::kFloat32;
+  shape.num_sequences = 1 + row[9];
+  shape.num_padding_rows = row[9] * 5;
+  shape.seed = seed;
+  const int64_t work =
+      int64_t{shape.num_nodes} * shape.group * shape.head_size * (shape.length + shape.num_nodes);
+  if (is_sanitized() && !soak() && work > 3'000'000) return;
+  shape.num_kv_heads = work < 1'000'000 ? 2 : 1;
+  check(shape, static_cast<Splits>(row[7]));
+}
+
 TEST(TreeAttention, CoversEveryPairOfShapes) {
-  const std::vector<int> node_counts = {1, 5, 16, 63, 64, 65, 128, 256};
-  const std::vector<int> lengths = {0, 1, 63, 64, 65, 1000};
-  const std::vector<int> groups = {1, 3, 4, 8};
-  const std::vector<int> head_sizes = {64, 80, 96, 128, 256};
-  const std::vector<DType> dtypes = {DType::kBFloat16, DType::kFloat16, DType::kFloat32};
-  const std::vector<int> windows = {0, 3, 70};
   unsigned seed = 0;
-  for (const std::vector<int>& row : pairwise({8, 6, 4, 5, 3, 3, 3, 3, 2, 2})) {
-    AttentionShape shape;
-    shape.num_nodes = node_counts[row[0]];
-    shape.length = lengths[row[1]];
-    shape.group = groups[row[2]];
-    shape.head_size = head_sizes[row[3]];
-    shape.dtype = dtypes[row[4]];
-    shape.window = windows[row[5]];
-    shape.tree = static_cast<TreeKind>(row[6]);
-    shape.q_dtype = row[8] == 0 ? shape.dtype : DType::kFloat32;
-    shape.num_sequences = 1 + row[9];
-    shape.num_padding_rows = row[9] * 5;
-    shape.seed = ++seed;
-    const int64_t work =
-        int64_t{shape.num_nodes} * shape.group * shape.head_size * (shape.length + shape.num_nodes);
-    if (is_sanitized() && !soak() && work > 3'000'000) continue;
-    shape.num_kv_heads = work < 1'000'000 ? 2 : 1;
-    check(shape, static_cast<Splits>(row[7]));
+  for (const std::vector<int>& row : pairwise(kLevels)) {
+    check_levels(row, ++seed);
     if (HasFailure()) return;
+  }
+}
+
+// Every node count, length, group, head size and type; the other choices at random.
+TEST(TreeAttention, SoakOfTheFullGrid) {
+  if (!soak()) GTEST_SKIP() << "set MEDUSA_SOAK=1";
+  std::mt19937 random(1);
+  unsigned seed = 0;
+  std::vector<int> row(kLevels.size());
+  for (row[0] = 0; row[0] < 8; ++row[0]) {
+    for (row[1] = 0; row[1] < 6; ++row[1]) {
+      for (int i = 0; i < 4 * 5 * 3; ++i) {
+        row[2] = i % 4;
+        row[3] = i / 4 % 5;
+        row[4] = i / 20;
+        for (size_t f = 5; f < row.size(); ++f) row[f] = static_cast<int>(random() % kLevels[f]);
+        check_levels(row, ++seed);
+        if (HasFailure()) return;
+      }
+    }
   }
 }
 
