@@ -23,7 +23,7 @@ DEFAULT_MAX_NODES: Final = 64
 _LENGTH_STEP: Final = 512
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Model:
     """Immutable: a model and, perhaps, its Medusa heads. Made by `medusa_ext.load`.
 
@@ -42,9 +42,9 @@ class Model:
     calibrated: bool = False
     kv_dtype: str = "float32"
     eos_ids: frozenset[int] = frozenset()
-    _idle: list[Session] = field(default_factory=list, repr=False)
-    _lock: Any = field(default_factory=threading.Lock, repr=False)
-    _curves: dict[tuple[str, ...], CostCurve] = field(default_factory=dict, repr=False)
+    _idle: list[Session] = field(default_factory=list, repr=False, init=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False, init=False)
+    _curves: dict[tuple[str, ...], CostCurve] = field(default_factory=dict, repr=False, init=False)
 
     def session(
         self, batch: int = 1, max_length: int = 4096, max_nodes: int = DEFAULT_MAX_NODES

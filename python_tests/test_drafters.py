@@ -1,0 +1,164 @@
+"""Drafters: each gives plain decoding's tokens; what each adds to a tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from models import tiny, tiny_directory, tiny_heads, tiny_with_heads
+
+import medusa_ext
+from medusa_ext import Tree, generate
+from medusa_ext.auto import AutoDrafter
+from medusa_ext.drafters import CombinedDrafter, HeadsDrafter, LookupDrafter, NoDrafter
+from medusa_ext.generation import make_drafter
+from medusa_ext.options import Options
+from medusa_ext.tuning import CostCurve
+
+PROMPT = "to be or not to be, that is"
+# Nodes are nearly free: everything that could be drafted is.
+FREE = CostCurve([1, 64], [1e-3, 1.0001e-3])
+
+
+@pytest.mark.parametrize("kind", ["medusa", "root"])
+@pytest.mark.parametrize("draft", ["heads", "lookup", "both"])
+@pytest.mark.parametrize("tree", [2, 8, 40, Tree([[0], [1], [0, 3], [0, 3, 2]])])
+def test_every_drafter_is_exact(kind: str, draft: str, tree: Any) -> None:
+    if draft == "lookup" and isinstance(tree, Tree):
+        pytest.skip("a Tree arranges the guesses of heads")
+    model = tiny_with_heads(kind)
+    for temperature in (0.0, 1.0):
+        options = {"temperature": temperature, "seed": 9, "ignore_eos": True}
+        plain = generate(model, PROMPT, 50, tree=None, **options)
+        out = generate(model, PROMPT, 50, tree=tree, draft=draft, **options)
+        assert out.tokens == plain.tokens
+        assert out.stats.draft == draft
+
+
+def drafted(model: medusa_ext.Model, drafter: Any) -> tuple[list[int], list[int]]:
+    """Tokens and parents of the tree that a drafter makes after the prompt."""
+    session = model.session(max_length=128).native
+    session.prefill(0, model.tokenizer.encode(PROMPT, return_tensors="np")[0].astype("int32"))
+    session.begin_step()
+    drafter.propose(session, [0])
+    tokens, parents = session.tree(0)
+    return tokens.tolist(), parents.tolist()
+
+
+def test_heads_nodes_hold_the_ranked_guesses() -> None:
+    model = tiny_with_heads()
+    tree = Tree([[0], [2], [0, 1], [2, 0], [0, 1, 1]])
+    tokens, parents = drafted(model, HeadsDrafter(model.heads, tree))
+    session = model.session(max_length=128).native
+    session.prefill(0, model.tokenizer.encode(PROMPT, return_tensors="np")[0].astype("int32"))
+    ids = session.head_candidates(model.heads, 3)[0][0]
+    assert parents == list(tree.parents)
+    assert tokens[1:] == [int(ids[len(path) - 1, path[-1]]) for path in tree.paths]
+
+
+def test_lookup_continues_an_earlier_match() -> None:
+    model = tiny()
+    tokens, parents = drafted(model, LookupDrafter(5))
+    text = [*model.tokenizer.encode(PROMPT), tokens[0]]
+    tail = text[-2:]
+    found = [i for i in range(len(text) - 2) if text[i : i + 2] == tail]
+    if not found:
+        assert parents == [-1]
+    else:
+        assert parents == [-1, 0, 1, 2, 3]
+        assert any(text[i + 2 : i + 6] == tokens[1:] for i in found)
+
+
+def test_combined_fills_the_rest_with_the_heads() -> None:
+    model = tiny_with_heads()
+    tree = Tree([[0], [1], [2], [0, 0], [0, 1], [1, 0]])
+    drafter = CombinedDrafter.of_tree(model.heads, tree)
+    assert drafter.max_nodes == 7
+    session = model.session(max_length=128, max_nodes=32).native
+    # A text that repeats: lookup has a match of more than three tokens whatever the root is.
+    loop = model.tokenizer.encode("abcabcabc", return_tensors="np")[0].astype("int32")
+    session.prefill(0, loop)
+    session.truncate(0, len(loop), int(loop[0]))
+    session.begin_step()
+    # Without a hidden state for this root the heads add nothing: only lookup's nodes are there.
+    drafter.propose(session, [0])
+    tokens, parents = session.tree(0)
+    assert parents.tolist() == [-1, 0, 1, 2]
+    assert tokens.tolist() == [*loop[:3].tolist(), loop[0]]
+    # With one, the heads' first nodes join them.
+    both_tokens, _ = drafted(model, drafter)
+    alone, _ = drafted(model, HeadsDrafter(model.heads, tree))
+    assert set(alone) <= set(both_tokens) or len(both_tokens) > 1
+
+
+def test_trees_deeper_than_the_heads() -> None:
+    model = tiny_with_heads()
+    deep = Tree([[0], [0, 0], [0, 0, 0], [0, 0, 0, 0]])
+    for draft in ("heads", "both"):
+        with pytest.raises(ValueError, match=r"depth at most 3 \(the model's heads\), got 4"):
+            generate(model, PROMPT, tree=deep, draft=draft)
+
+
+def test_choice_of_the_drafter() -> None:
+    heads, none = tiny_with_heads(), tiny()
+
+    def kind(model: medusa_ext.Model, **options: Any) -> type:
+        return type(make_drafter(model, Options.checked(**options), 64))
+
+    assert kind(none, tree=None) is NoDrafter
+    assert kind(none, tree=1) is NoDrafter
+    assert kind(none, tree=8) is LookupDrafter
+    assert kind(heads, tree=8) is CombinedDrafter
+    assert kind(heads, tree=8, draft="heads") is HeadsDrafter
+    assert kind(heads, tree=8, draft="lookup") is LookupDrafter
+
+
+def test_calibrated_heads_choose_their_trees() -> None:
+    model = tiny_with_heads(traces=True)
+    assert model.calibrated and model.trees().max_nodes > 8
+    assert not tiny_with_heads().calibrated
+    plain = generate(model, PROMPT, 30, tree=None, ignore_eos=True)
+    assert generate(model, PROMPT, 30, tree=20, ignore_eos=True).tokens == plain.tokens
+
+
+@pytest.mark.parametrize("use", ["lookup", "heads", "both"])
+def test_auto_is_exact_and_drafts_where_nodes_are_free(use: str) -> None:
+    model = tiny_with_heads()
+    drafter = AutoDrafter(
+        FREE,
+        32,
+        use_lookup=use != "heads",
+        heads=None if use == "lookup" else model.heads,
+        trees=None if use == "lookup" else model.trees(),
+    )
+    plain = generate(model, [PROMPT, "aaaa aaaa"], 80, tree=None, ignore_eos=True)
+    out = generate(model, [PROMPT, "aaaa aaaa"], 80, draft=drafter, ignore_eos=True)
+    assert [one.tokens for one in out] == [one.tokens for one in plain]
+    assert out[0].stats.draft == use
+    assert out[0].stats.plain_steps < out[0].stats.steps
+
+
+def test_auto_decodes_plainly_where_nodes_cost_too_much() -> None:
+    model = tiny_with_heads()
+    dear = CostCurve([1, 2, 64], [1e-3, 2.2e-3, 64e-3], heads=5e-3)
+    drafter = AutoDrafter(dear, 32, heads=model.heads, trees=model.trees())
+    out = generate(model, PROMPT, 100, draft=drafter, ignore_eos=True)
+    # Heads are tried once in 64 steps; everything else is plain.
+    assert out.stats.plain_steps >= out.stats.steps - 2
+
+
+def test_auto_gives_up_heads_that_are_never_right() -> None:
+    """After a while their nodes are no longer drafted."""
+    heads = tiny_heads(useless=True)
+    model = medusa_ext.load(tiny_directory(), heads=heads, dtype="float32")
+    curve = CostCurve([1, 8, 64], [1e-3, 1.2e-3, 8e-3], heads=0.1e-3)
+    drafter = AutoDrafter(curve, 32, use_lookup=False, heads=model.heads, trees=model.trees())
+    out = generate(model, PROMPT, 200, draft=drafter, ignore_eos=True)
+    assert out.stats.steps > 60
+    assert out.stats.plain_steps > out.stats.steps // 2
+
+
+def test_heads_for_another_size(tmp_path: Any) -> None:
+    directory = tiny_directory("llama", hidden_size=32, num_attention_heads=2)
+    with pytest.raises(ValueError, match="hidden size of the heads: needs the base model's 32"):
+        medusa_ext.load(directory, heads=tiny_heads())
