@@ -286,7 +286,7 @@ void register_all() {
                                   [](const std::vector<double>& times) {
                                     return *std::min_element(times.begin(), times.end());
                                   })
-              ->Unit(benchmark::kMillisecond);
+              ->Unit(benchmark::kMicrosecond);
         }
       }
     }

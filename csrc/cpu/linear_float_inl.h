@@ -32,7 +32,9 @@ void float_tile(const W* w, int count, const float* x, int64_t x_stride, float* 
                 Prefetch ahead) {
   constexpr int kInputs = WeightReader<W>::kInputs;
   Vec acc[kRows][kPanelVecs];
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) acc[r][v] = zero();
   }
   const auto step = [&](int k, auto inputs) {
@@ -60,7 +62,9 @@ void float_tile(const W* w, int count, const float* x, int64_t x_stride, float* 
   }
   for (; k + kInputs <= count; k += kInputs) step(k, kWhole);
   if (k < count) step(k, std::integral_constant<int, 1>{});  // an odd last bfloat16 input
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) {
       float* out = tile + r * kPanel + v * Vec::kSize;
       store(starts ? acc[r][v] : load(out) + acc[r][v], out);

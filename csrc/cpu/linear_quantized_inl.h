@@ -105,7 +105,9 @@ template <DType kFormat, int kRows>
 void quantized_tile(const char* panel, int64_t begin, int64_t end, const QuantizedRows& x,
                     float* tile, Prefetch ahead) {
   Vec total[kRows][kPanelVecs];
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) {
       total[r][v] = begin == 0 ? zero() : load(tile + r * kPanel + v * Vec::kSize);
     }
@@ -136,7 +138,9 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
       }
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
     for (int v = 0; v < kPanelVecs; ++v) store(total[r][v], tile + r * kPanel + v * Vec::kSize);
   }
 }

@@ -11,4 +11,3 @@
 #endif
 
 #include "cpu/isa/vec_avx2.h"
-#include "cpu/isa/vec_math_inl.h"

@@ -16,4 +16,3 @@
 #endif
 
 #include "cpu/isa/vec_avx512.h"
-#include "cpu/isa/vec_math_inl.h"

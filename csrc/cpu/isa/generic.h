@@ -4,4 +4,3 @@
 #define MEDUSA_ISA_NAMESPACE generic
 
 #include "cpu/isa/vec_generic.h"
-#include "cpu/isa/vec_math_inl.h"

@@ -3,7 +3,4 @@
 
 #define MEDUSA_ISA_NAMESPACE neon
 
-// clang-format off: the order matters
 #include "cpu/isa/vec_neon.h"
-#include "cpu/isa/vec_math_inl.h"
-// clang-format on

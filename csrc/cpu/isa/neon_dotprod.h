@@ -11,5 +11,4 @@
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 
-#include "cpu/isa/vec_math_inl.h"
 #include "cpu/isa/vec_neon.h"

@@ -103,3 +103,6 @@ inline void store_int8(Vec x, int8_t* p) {
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace medusa::cpu::MEDUSA_ISA_NAMESPACE
+
+// Functions over these.
+#include "cpu/isa/vec_math_inl.h"

@@ -88,3 +88,6 @@ inline void store_int8(Vec x, int8_t* p) {
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
 
 }  // namespace medusa::cpu::MEDUSA_ISA_NAMESPACE
+
+// Functions over these.
+#include "cpu/isa/vec_math_inl.h"
