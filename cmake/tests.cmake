@@ -11,9 +11,9 @@ else()
 endif()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
-  set(default_isas generic neon)
+  set(default_isas generic neon neon_dotprod)
 else()
-  set(default_isas generic avx2 avx512)
+  set(default_isas generic avx2 avx2_vnni avx512)
 endif()
 set(MEDUSA_TEST_ISAS ${default_isas} CACHE STRING "Instruction sets that ctest runs each test on")
 
