@@ -29,7 +29,7 @@ constexpr bool kHasScales(const T*) {
 }
 
 /// Keys first … first + count - 1 as columns: out[d, j], float32, kBlock columns to a row. Columns
-/// behind `count` are undefined.
+/// behind `count` are undefined. The next block is on its way while this one is computed with.
 template <typename T>
 void load_keys(const HeadRows<T>& keys, int64_t first, int count, int head_size, float* out) {
   constexpr int kPerWord = 4 / sizeof(T);
@@ -47,6 +47,7 @@ void load_keys(const HeadRows<T>& keys, int64_t first, int count, int head_size,
       Vec tile[Vec::kSize];
       for (int i = 0; i < Vec::kSize; ++i) {
         const T* source = rows[i] + word * kPerWord;
+        prefetch(source + kBlock * keys.stride);
         tile[i] = words == Vec::kSize ? load_words(source) : load_words_partial(source, words);
       }
       transpose(tile);
@@ -75,7 +76,10 @@ inline Vec load_value(const HeadRows<T>& values, int64_t row, int d, int head_si
 template <typename T>
 void load_values(const HeadRows<T>& values, int64_t first, int count, int head_size, int padded,
                  float* out) {
+  constexpr int kPerLine = 64 / sizeof(T);
   for (int j = 0; j < count; ++j) {
+    const T* next = values.row(first + j + kBlock);
+    for (int d = 0; d < head_size; d += kPerLine) prefetch(next + d);
     for (int d = 0; d < padded; d += Vec::kSize) {
       store(load_value(values, first + j, d, head_size), out + int64_t{j} * padded + d);
     }
@@ -133,7 +137,22 @@ inline void scores(const float* q, int num_vectors, int head_size, const float* 
   }
 }
 
-/// Scores [kBlock] to weights e^(score - maximum), 0 outside [begin, end), which is not empty.
+/// 2^x to about one unit in the last place for x <= 0, 1 exactly at 0, and exactly 0 at -infinity.
+/// x = n + r with |r| <= 1/2; 2^r by a minimax polynomial.
+inline Vec exp2_of(Vec x) {
+  const Vec clamped = max(x, broadcast(-160.0f));
+  const Vec n = round(clamped);
+  const Vec r = clamped - n;
+  Vec p = broadcast(1.535335905e-04f);
+  p = fma(p, r, broadcast(1.339887502e-03f));
+  p = fma(p, r, broadcast(9.618436918e-03f));
+  p = fma(p, r, broadcast(5.550332367e-02f));
+  p = fma(p, r, broadcast(2.402264774e-01f));
+  p = fma(p, r, broadcast(6.931471825e-01f));
+  return times_exp2(fma(p, r, broadcast(1.0f)), n);
+}
+
+/// Scores [kBlock] to weights 2^(score - maximum), 0 outside [begin, end), which is not empty.
 /// Updates the running maximum and sum; returns what earlier sums must be multiplied by.
 inline float softmax_block(float* s, int begin, int end, float& maximum, float& sum) {
   constexpr float kNever = -std::numeric_limits<float>::infinity();
@@ -143,14 +162,15 @@ inline float softmax_block(float* s, int begin, int end, float& maximum, float& 
   for (int j = 0; j < kBlock; j += Vec::kSize) largest = max(load(s + j), largest);
   const float old = maximum;
   maximum = std::max(reduce_max(largest), old);
+  const Vec top = broadcast(maximum);
   Vec total = zero();
   for (int j = 0; j < kBlock; j += Vec::kSize) {
-    const Vec weight = exp(load(s + j) - broadcast(maximum));
+    const Vec weight = exp2_of(load(s + j) - top);
     store(weight, s + j);
     total = total + weight;
   }
-  // exp(0) is exactly 1, so the short cut changes no bit.
-  const float scale = old == maximum ? 1.0f : reduce_max(exp(broadcast(old - maximum)));
+  // 2^0 is exactly 1, so the short cut changes no bit.
+  const float scale = old == maximum ? 1.0f : reduce_max(exp2_of(broadcast(old - maximum)));
   sum = sum * scale + reduce_add(total);
   return scale;
 }

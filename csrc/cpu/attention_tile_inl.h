@@ -64,8 +64,8 @@ inline void merge(AttentionState& state, const AttentionState& next, int vectors
       continue;
     }
     const float maximum = std::max(state.maximum[m], next.maximum[m]);
-    const Vec scale = exp(broadcast(state.maximum[m] - maximum));
-    const Vec next_scale = exp(broadcast(next.maximum[m] - maximum));
+    const Vec scale = exp2_of(broadcast(state.maximum[m] - maximum));
+    const Vec next_scale = exp2_of(broadcast(next.maximum[m] - maximum));
     state.maximum[m] = maximum;
     state.sum[m] = state.sum[m] * reduce_max(scale) + next.sum[m] * reduce_max(next_scale);
     for (int d = 0; d < padded; d += Vec::kSize) {
@@ -121,7 +121,7 @@ struct AttentionScratch {
 template <typename Q>
 void load_queries(const AttentionShape& shape, const AttentionTile& tile, int kv_head, float* out) {
   const TreeAttentionParams& p = shape.params;
-  const Vec scale = broadcast(p.scale);
+  const Vec scale = broadcast(p.scale * 1.44269504f);  // scores in powers of two
   const int width = shape.group * shape.head_size;
   for (int r = 0; r < tile.num_rows; ++r) {
     const Q* q = static_cast<const Q*>(p.q) + (tile.first_row + r) * p.q_row_stride +

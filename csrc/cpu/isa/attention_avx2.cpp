@@ -4,7 +4,7 @@
 // clang-format off
 #include "cpu/isa/headers.h"
 #include "cpu/isa/avx2.h"
-#include "cpu/isa/transpose_avx2.h"
+#include "cpu/isa/attention_vec_avx2.h"
 #include "cpu/quantize_inl.h"
 #include "cpu/attention_block_inl.h"
 #include "cpu/attention_tile_inl.h"

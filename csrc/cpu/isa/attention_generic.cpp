@@ -3,7 +3,7 @@
 // clang-format off
 #include "cpu/isa/headers.h"
 #include "cpu/isa/generic.h"
-#include "cpu/isa/transpose_generic.h"
+#include "cpu/isa/attention_vec_generic.h"
 #include "cpu/quantize_inl.h"
 #include "cpu/attention_block_inl.h"
 #include "cpu/attention_tile_inl.h"

@@ -4,7 +4,7 @@
 // clang-format off
 #include "cpu/isa/headers.h"
 #include "cpu/isa/neon.h"
-#include "cpu/isa/transpose_neon.h"
+#include "cpu/isa/attention_vec_neon.h"
 #include "cpu/quantize_inl.h"
 #include "cpu/attention_block_inl.h"
 #include "cpu/attention_tile_inl.h"

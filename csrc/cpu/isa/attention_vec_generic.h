@@ -1,9 +1,15 @@
-// 32-bit words in and out of Vec for any machine: rows of 16- or 8-bit elements are transposed by
-// words, two or four elements at a time, and unpacked afterwards. The other transpose_*.h files
-// have the same functions.
+// What attention needs of Vec beyond vec_generic.h; the other attention_vec_*.h files have the same
+// functions. Rows of 16- or 8-bit elements are transposed by 32-bit words, two or four elements at
+// a time, and unpacked afterwards.
 #pragma once
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
+
+/// p * 2^n for p in [0.5, 2] and integers -160 <= n <= 0; it may flush to 0 below 2^-126.
+inline Vec times_exp2(Vec p, Vec n) {
+  const Vec lowest = broadcast(-126.0f);
+  return zero_unless_at_least(p * exp2_integer(max(n, lowest)), n, lowest);
+}
 
 /// kSize words, as they are; only transpose and unpack know what to do with them.
 inline Vec load_words(const void* p) {

@@ -1,7 +1,9 @@
-// 32-bit words in and out of Vec for AVX-512; transpose_generic.h documents the functions.
+// What attention needs of Vec beyond vec_avx512.h; attention_vec_generic.h documents the functions.
 #pragma once
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
+
+inline Vec times_exp2(Vec p, Vec n) { return {_mm512_scalef_ps(p.v, n.v)}; }
 
 inline Vec load_words(const void* p) { return {_mm512_castsi512_ps(_mm512_loadu_si512(p))}; }
 inline Vec load_words_partial(const void* p, int n) {

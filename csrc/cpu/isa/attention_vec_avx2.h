@@ -1,7 +1,12 @@
-// 32-bit words in and out of Vec for AVX2; transpose_generic.h documents the functions.
+// What attention needs of Vec beyond vec_avx2.h; attention_vec_generic.h documents the functions.
 #pragma once
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
+
+inline Vec times_exp2(Vec p, Vec n) {
+  const Vec lowest = broadcast(-126.0f);
+  return zero_unless_at_least(p * exp2_integer(max(n, lowest)), n, lowest);
+}
 
 inline Vec load_words(const void* p) {
   return {_mm256_castsi256_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
