@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "benchmarks/peaks.h"
 #include "cpu/activations.h"
 #include "cpu/context.h"
 #include "cpu/isa.h"
@@ -247,6 +248,45 @@ void dram_read(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * kBytes);
 }
 
+/// The peak of one sequence of instructions, on all threads.
+void peak(benchmark::State& state, double (*function)(int64_t)) {
+  CpuContext context(num_threads());
+  double operations = 0;
+  for (auto _ : state) {
+    context.parallel([&](int index, int num_threads) {
+      const double done = function(20000);
+      if (index == 0) operations = done * num_threads;
+    });
+  }
+  state.counters["GOP/s"] =
+      benchmark::Counter(operations * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void register_peaks() {
+#if defined(__x86_64__)
+  const std::string isa = table().name;
+  const auto add = [&](const char* name, double (*function)(int64_t)) {
+    const std::string title = "peak/" + isa + "/" + name;
+    benchmark::RegisterBenchmark(title.c_str(), [function](benchmark::State& state) {
+      peak(state, function);
+    })->UseRealTime();
+  };
+  if (isa == "avx512") {
+    add("float32", avx512::float_peak);
+    add("int8", avx512::int8_peak);
+    add("int4", avx512::int4_peak);
+  } else if (isa == "avx2_vnni") {
+    add("float32", avx2_vnni::float_peak);
+    add("int8", avx2_vnni::int8_peak);
+    add("int4", avx2_vnni::int4_peak);
+  } else if (isa == "avx2") {
+    add("float32", avx2::float_peak);
+    add("int8", avx2::int8_peak);
+    add("int4", avx2::int4_peak);
+  }
+#endif
+}
+
 void dispatch(benchmark::State& state) {
   CpuContext context(num_threads());
   for (auto _ : state) context.parallel([](int, int) {});
@@ -255,6 +295,7 @@ void dispatch(benchmark::State& state) {
 void register_all() {
   benchmark::RegisterBenchmark("dram_read", dram_read)->UseRealTime();
   benchmark::RegisterBenchmark("dispatch", dispatch)->UseRealTime();
+  register_peaks();
   constexpr DType kFormats[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8,
                                 DType::kInt4};
   for (const ModelShape& model : models()) {

@@ -1,0 +1,13 @@
+#include "cpu/isa/headers.h"
+
+#if defined(__x86_64__)
+
+// clang-format off
+#include "cpu/isa/avx512.h"
+#include "cpu/isa/dot_avx512.h"
+#include "cpu/packed_layout_inl.h"
+#include "benchmarks/peaks_inl.h"
+#include "cpu/isa/end.h"
+// clang-format on
+
+#endif
