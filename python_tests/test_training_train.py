@@ -194,7 +194,9 @@ def test_a_killed_run_resumes_to_the_same_weights(
         train(SMALL, options(tmp_path / "killed"), Processes())
     assert not (tmp_path / "killed" / "heads").exists()
     train(SMALL, options(tmp_path / "killed"), Processes())
-    files = [tmp_path / name / "heads" / "medusa_lm_head.safetensors" for name in ("whole", "killed")]
+    files = [
+        tmp_path / name / "heads" / "medusa_lm_head.safetensors" for name in ("whole", "killed")
+    ]
     assert files[0].read_bytes() == files[1].read_bytes()
     lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)]
@@ -204,7 +206,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     trainer = trainer_of(SMALL)
     trainer.save(tmp_path / "checkpoint.pt")
-    with pytest.raises(ValueError, match="same settings.*seed"):
+    with pytest.raises(ValueError, match=r"same settings.*seed"):
         trainer_of(replace(SMALL, seed=1)).load(tmp_path / "checkpoint.pt")
     damaged = tmp_path / "damaged.pt"
     damaged.write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:1000])

@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     prompts = [p for path in args.prompts for p in read_prompts(path, args.max_broken)]
     source = open_source(resolve_model(args.model))
-    manifest = open_run(args.out, _manifest(args, source, settings), settings)
     backend = _backend(args, source, settings)
+    manifest = open_run(args.out, _manifest(args, source, settings), settings)
     distiller = Distiller(
         args.out,
         manifest,
@@ -144,6 +144,11 @@ def _manifest(args: argparse.Namespace, source: ModelSource, settings: DistillSe
 
 def _backend(args: argparse.Namespace, source: ModelSource, settings: DistillSettings) -> Backend:
     length = settings.max_prompt_tokens + settings.max_new_tokens + 1
+    if length > source.config.max_position_embeddings:
+        raise ValueError(
+            f"--max-prompt-tokens and --max-new-tokens: need to fit into the model's context of "
+            f"{source.config.max_position_embeddings} tokens, got {length}"
+        )
     if args.backend == "torch":
         import torch
 

@@ -113,7 +113,7 @@ def calibrate(folder: Path, options: CalibrationOptions) -> Report:
     model = load(options.model, folder, dtype=options.dtype, progress=options.progress)
     prompts = list(_prompts(model, options))
     if not prompts:
-        raise ValueError("prompts: needs at least one that is not held out, got none")
+        raise ValueError("prompts: needs at least one that fits into the context, got none")
     answers = decode_with_ranks(model, prompts, options)
     kept = (
         answers if options.keep_loops else [a.cut(loop_start(a.tokens.tolist())) for a in answers]
@@ -140,10 +140,11 @@ def _prompts(model: Model, options: CalibrationOptions) -> Iterator[npt.NDArray[
     else:
         # Twice as many as needed, since some repeat.
         found = list(islice(template_prompts(options.seed), 2 * options.num_prompts))
+    room = model.config.max_position_embeddings - options.max_new_tokens - 1
     count = 0
     for prompt in unique(found):
         tokens = encode_prompt(model.tokenizer, prompt)
-        if count < options.num_prompts and len(tokens) <= _MAX_PROMPT:
+        if count < options.num_prompts and len(tokens) <= min(_MAX_PROMPT, room):
             count += 1
             yield tokens
 

@@ -102,25 +102,20 @@ class DraftLoss(torch.autograd.Function):
             part = slice(start, start + chunk)
             known = (targets[part] != IGNORED).unsqueeze(1)
             labels = targets[part].clamp_min(0).unsqueeze(1)
-            logits = functional.linear(y[part], low)
-            lse = torch.logsumexp(logits.float(), dim=1, keepdim=True)
+            # One pass over the logits; their gradient is then made in place.
+            slope = functional.linear(y[part], low).softmax(dim=1)
             if teacher is None:
-                picked = logits.gather(1, labels).float()
-                total += ((lse - picked) * known).sum()
-            # The gradient with respect to the logits, in their place.
-            slope = logits.sub_(lse).exp_()
-            if teacher is None:
-                ones = torch.ones_like(labels, dtype=slope.dtype)
-                slope.scatter_add_(1, labels, -ones)
+                picked = slope.gather(1, labels)
+                total -= (picked.float().clamp_min(1e-30).log() * known).sum()
+                slope.scatter_(1, labels, picked - 1)
             else:
-                goal = functional.linear(teacher[part].to(y.dtype), low).float().softmax(dim=1)
-                entropy = -(goal * slope.float().clamp_min(1e-30).log()).sum(1, keepdim=True)
-                total += (entropy * known).sum()
+                goal = functional.linear(teacher[part].to(y.dtype), low).softmax(dim=1)
+                total -= (goal.float() * slope.float().clamp_min(1e-30).log() * known).sum()
                 slope.sub_(goal)
-            slope.mul_(known)
-            torch.mm(slope, low, out=grad_y[part])
             if grad_matrix is not None:
-                grad_matrix += torch.mm(slope.t(), y[part]).to(grad_matrix.dtype)
+                used = y[part] * known
+                grad_matrix += torch.mm(slope.t(), used).to(grad_matrix.dtype)
+            torch.mm(slope, low, out=grad_y[part]).mul_(known)
         ctx.save_for_backward(grad_y)
         ctx.grad_matrix = grad_matrix
         return total

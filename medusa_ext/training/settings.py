@@ -19,8 +19,8 @@ class TrainSettings:
     kind: str = "root"
     num_heads: int = 4
     num_layers: int = 1
-    epochs: float = 3.0
-    batch: int = 2048
+    epochs: float = 2.0
+    batch: int = 1024
     learning_rate: float = 2e-3
     warmup: float = 0.05
     weight_decay: float = 0.01

@@ -21,7 +21,8 @@ from .processes import Processes
 from .settings import TrainSettings
 from .vocabulary import DraftVocabulary
 
-_CHUNK: Final = 1024
+# Rows whose logits exist at a time: few, so that they stay in the cache.
+_CHUNK: Final = 256
 
 
 class TrainingError(RuntimeError):
