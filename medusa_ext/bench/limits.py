@@ -1,0 +1,147 @@
+"""Limits of the machine by native probes: DRAM reads, and arithmetic on registers alone."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any, Final
+
+import numpy as np
+
+from .native import limits_library, profile_library
+
+FORMAT_CODES: Final = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "int4": 4}
+# The named micro-benchmark of each weight format: the inner loop of its matrix kernel.
+PEAK_NAMES: Final = {
+    "float32": "float32 multiply-add tile",
+    "int8": "int8 dot-product tile with group scales",
+    "int4": "4-bit unpack and dot-product tile with group scales and minima",
+}
+_READ_BYTES: Final = 512 << 20
+_PEAK_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Medians of several measurements with `threads` threads.
+
+    `read`: bytes per second of streaming reads of memory. `peaks`: operations per second by weight
+    format, a multiplication and an addition counting two.
+    """
+
+    isa: str
+    threads: int
+    read: float
+    peaks: dict[str, float]
+
+
+def measure_limits(isa: str, threads: int, repeats: int = 7) -> Limits:
+    """Takes about two seconds and half a gigabyte. Raises ProbeError without a compiler."""
+    library = limits_library(isa)
+    with ThreadPoolExecutor(threads) as pool:
+
+        def on_all(work: Callable[[int], Any]) -> float:
+            start = perf_counter()
+            list(pool.map(work, range(threads)))
+            return perf_counter() - start
+
+        on_all(lambda _: None)
+        peaks = {name: _peak(library, name, on_all, threads, repeats) for name in PEAK_NAMES}
+        return Limits(isa, threads, _read(library, on_all, threads, repeats), peaks)
+
+
+def _peak(
+    library: ctypes.CDLL, name: str, on_all: Callable[[Any], float], threads: int, repeats: int
+) -> float:
+    code = ctypes.c_int32(FORMAT_CODES[name])
+    operations = library.medusa_probe_operations(code)
+
+    def seconds(iterations: int) -> float:
+        count = ctypes.c_int64(iterations)
+        return on_all(lambda _: library.medusa_probe_peak(code, count))
+
+    iterations = 1000
+    while (taken := seconds(iterations)) < _PEAK_SECONDS / 4:
+        iterations *= 2
+    iterations = max(int(iterations * _PEAK_SECONDS / taken), 1)
+    times = [seconds(iterations) for _ in range(repeats)]
+    return float(operations * iterations * threads / median(times))
+
+
+def _read(
+    library: ctypes.CDLL, on_all: Callable[[Any], float], threads: int, repeats: int
+) -> float:
+    data = np.ones(_READ_BYTES // 8, dtype=np.int64)
+    part = _READ_BYTES // threads // 256 * 256
+    start = data.ctypes.data
+
+    def read(thread: int) -> None:
+        library.medusa_probe_read(ctypes.c_void_p(start + thread * part), ctypes.c_int64(part))
+
+    on_all(read)
+    return part * threads / median(on_all(read) for _ in range(repeats))
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """Median seconds of a forward and of its matrix products and attention, by rows."""
+
+    total: dict[int, float]
+    products: dict[int, float]
+    attention: dict[int, float]
+
+    def rest_share(self, rows: int) -> float:
+        """The share of everything else."""
+        return 1.0 - (self.products[rows] + self.attention[rows]) / self.total[rows]
+
+
+def profile_step(
+    isa: str,
+    shape: Sequence[int],
+    formats: tuple[str, str],
+    threads: int,
+    *,
+    length: int,
+    rows: Sequence[int],
+    repeats: int,
+) -> StepParts:
+    """Times a decoder of the given shape inside.
+
+    Args:
+        shape: layers, hidden size, query heads, KV heads, head size, FFN size, vocabulary.
+        formats: of the layers' matrices and of the tied embedding.
+        length: cached rows before the forward's.
+
+    Raises ProbeError without a compiler, or with the decoder's own words.
+    """
+    from .native import ProbeError
+
+    library = profile_library()
+    counts = np.asarray(rows, dtype=np.int32)
+    out = np.zeros((repeats, len(counts), 3))
+    message = ctypes.create_string_buffer(1024)
+    status = library.medusa_step_profile(
+        isa.encode(),
+        np.asarray(shape, dtype=np.int32).ctypes.data_as(ctypes.c_void_p),
+        ctypes.c_int32(FORMAT_CODES[formats[0]]),
+        ctypes.c_int32(FORMAT_CODES[formats[1]]),
+        ctypes.c_int32(threads),
+        ctypes.c_int32(length),
+        counts.ctypes.data_as(ctypes.c_void_p),
+        ctypes.c_int32(len(counts)),
+        ctypes.c_int32(repeats),
+        out.ctypes.data_as(ctypes.c_void_p),
+        message,
+        ctypes.c_int64(len(message)),
+    )
+    if status != 0:
+        raise ProbeError(f"step_profile: {message.value.decode(errors='replace')}")
+    medians = np.median(out, axis=0)
+    columns = [
+        dict(zip(map(int, counts), map(float, medians[:, i]), strict=True)) for i in (0, 1, 2)
+    ]
+    return StepParts(*columns)

@@ -1,0 +1,110 @@
+"""What all parts of a benchmark share: sizes, threads, limits and progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..trees import Tree
+from .gguf_files import gguf_file
+from .limits import Limits
+
+SECTIONS: Final = (
+    "decode",
+    "rows",
+    "prefill",
+    "arithmetic",
+    "rest",
+    "overhead",
+    "attention",
+    "memory",
+    "fastest",
+    "quality",
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    repeats: int = 5
+    prompt_tokens: int = 64
+    new_tokens: int = 256
+    context: int = 256
+    rows: tuple[int, ...] = (1, 2, 4, 8, 12, 16, 32)
+    prefill_tokens: int = 512
+    attention_context: int = 4096
+    prompts_per_set: int = 3
+    prompt_new_tokens: int = 128
+    quality_tokens: int = 20_480
+    server_drafts: tuple[int, ...] = (0, 8)
+
+
+FULL: Final = Sizes()
+# The same figures, roughly, in a tenth of the time.
+QUICK: Final = Sizes(
+    repeats=3,
+    new_tokens=32,
+    prefill_tokens=256,
+    attention_context=1024,
+    prompts_per_set=1,
+    prompt_new_tokens=32,
+    quality_tokens=1024,
+    server_drafts=(0, 8),
+)
+
+
+@dataclass
+class Setting:
+    """One run: `limits` is None where they could not be measured."""
+
+    sizes: Sizes
+    sections: tuple[str, ...]
+    threads: int
+    limits: Limits | None = None
+    files: Callable[[str], Path] = gguf_file
+    progress: Progress = field(default_factory=lambda: Progress(0))
+
+    def wants(self, section: str) -> bool:
+        """Whether a section was asked for."""
+        return section in self.sections
+
+    def tokens(self, count: int, vocab_size: int) -> npt.NDArray[np.int32]:
+        """Arbitrary, always the same tokens."""
+        return np.random.default_rng(count).integers(0, vocab_size, count, dtype=np.int32)
+
+
+class Progress:
+    """One line on standard error, if that is a terminal: share done, time, what is measured."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._start = monotonic()
+        self._shown = sys.stderr.isatty()
+
+    def step(self, what: str) -> None:
+        """Another part begins."""
+        if self._shown and self._total:
+            filled = 24 * self._done // self._total
+            bar = "#" * filled + "." * (24 - filled)
+            line = f"[{bar}] {monotonic() - self._start:4.0f} s  {what}"
+            print(f"\r{line:<79.79}", end="", file=sys.stderr, flush=True)
+        self._done += 1
+
+    def end(self) -> None:
+        """Wipes the line."""
+        if self._shown and self._total:
+            print("\r" + " " * 79 + "\r", end="", file=sys.stderr, flush=True)
+
+
+def chain(num_nodes: int) -> Tree:
+    """The tree in which every node follows the one before."""
+    return Tree([[0] * depth for depth in range(1, num_nodes)])
