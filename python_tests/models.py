@@ -27,7 +27,7 @@ TEMPLATE = (
     "{% for m in messages %}<user>{{ m['role'] }}: {{ m['content'] }}<end>{% endfor %}"
     "{% if add_generation_prompt %}<user>assistant: {% endif %}"
 )
-TINY_VOCAB = 259  # 256 bytes and three control tokens
+TINY_VOCAB = 272  # 256 bytes, three control tokens, and ids that mean nothing
 END = 256
 
 
