@@ -120,7 +120,7 @@ TEST_P(ElementwiseTest, QuantiseCopiesForFloatWeights) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, ElementwiseTest, testing::ValuesIn(tested_isas()),
+INSTANTIATE_TEST_SUITE_P(Isas, ElementwiseTest, testing::ValuesIn(isas_under_test()),
                          [](const auto& info) { return info.param; });
 
 TEST(Isa, GenericIsAlwaysThereAndLast) {

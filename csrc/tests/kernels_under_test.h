@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "cpu/context.h"
 #include "cpu/isa.h"
@@ -19,6 +20,17 @@ inline const KernelTable* find_kernels_under_test() {
     if (name == isa) return &cpu::kernel_table(name);
   }
   return nullptr;
+}
+
+/// Those a test goes through that varies the instruction set itself: the one MEDUSA_ISA names where
+/// the machine has it, else all.
+inline std::vector<std::string> isas_under_test() {
+  const char* wanted = std::getenv("MEDUSA_ISA");
+  std::vector<std::string> isas;
+  for (const std::string& name : cpu::available_isas()) {
+    if (!wanted || !*wanted || name == wanted) isas.push_back(name);
+  }
+  return isas;
 }
 
 class SkipWithoutKernels : public ::testing::Environment {

@@ -16,18 +16,9 @@
 #include "cpu/context.h"
 #include "cpu/gguf_blocks.h"
 #include "cpu/isa.h"
+#include "tests/kernels_under_test.h"
 
 namespace medusa::cpu {
-
-/// The instruction sets under test: all that the machine has, or MEDUSA_ISA where it has that.
-inline std::vector<std::string> tested_isas() {
-  const char* wanted = std::getenv("MEDUSA_ISA");
-  std::vector<std::string> isas;
-  for (const std::string& name : available_isas()) {
-    if (wanted == nullptr || *wanted == '\0' || name == wanted) isas.push_back(name);
-  }
-  return isas;
-}
 
 /// 64-byte aligned bytes, filled with a pattern that is no valid data.
 class AlignedBytes {

@@ -303,7 +303,7 @@ std::string case_name(const testing::TestParamInfo<LinearTest::ParamType>& info)
 }
 
 INSTANTIATE_TEST_SUITE_P(Isas, LinearTest,
-                         testing::Combine(testing::ValuesIn(tested_isas()),
+                         testing::Combine(testing::ValuesIn(isas_under_test()),
                                           testing::ValuesIn(kFormats)),
                          case_name);
 
@@ -404,7 +404,7 @@ TEST_P(QuantizedLinearTest, QuantisesFloatWeightsToTheNearestStep) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, QuantizedLinearTest, testing::ValuesIn(tested_isas()),
+INSTANTIATE_TEST_SUITE_P(Isas, QuantizedLinearTest, testing::ValuesIn(isas_under_test()),
                          [](const auto& info) { return info.param; });
 
 }  // namespace
