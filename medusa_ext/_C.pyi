@@ -12,6 +12,9 @@ Float32Array = npt.NDArray[np.float32]
 def available_isas() -> list[str]:
     """Instruction sets this machine can run, best first, e.g. ["avx512", "avx2", "generic"]."""
 
+def devices() -> list[str]:
+    """Devices that this build has a backend for: "cpu", perhaps "cuda"."""
+
 def set_num_threads(num_threads: int) -> None:
     """Threads that forwards of this process use from now on. ValueError if < 1."""
 
@@ -49,12 +52,15 @@ class ModelBuilder:
         formats: Mapping[str, str],
         isa: str = "",
         device: str = "cpu",
+        deterministic: bool = False,
     ) -> None:
         """config: num_layers, hidden_size, num_query_heads, num_kv_heads, head_size, ffn_size,
         vocab_size, rms_eps, qkv_bias, qk_norm, tie_word_embeddings, inverse_frequencies (list of
         D/2 floats) and layer_windows (list of L ints, 0: full attention).
         formats: canonical matrix name -> "float32" | "bfloat16" | "float16" | "int8" | "int4".
-        isa: an entry of available_isas(), "" for the best."""
+        isa: an entry of available_isas(), "" for the best.
+        device: an entry of devices(). RuntimeError if there is no such device.
+        deterministic: CUDA only; a row's result follows the number of rows less."""
 
     def set_rows(self, name: str, first_row: int, source_type: str, data: npt.NDArray[Any]) -> None:
         """Rows of a matrix: `data` is [rows, bytes or elements per row] in `source_type`:

@@ -33,6 +33,7 @@ def load(
     dtype: str = "auto",
     kv_dtype: str = "auto",
     *,
+    deterministic: bool = False,
     progress: bool = False,
 ) -> Model:
     """Loads a model: the default's name, a directory, a .gguf file or a hub id.
@@ -40,16 +41,23 @@ def load(
     Args:
         heads: Medusa heads: "auto" (those in the model's directory, else packaged ones made for
             it, else none), None, a packaged name, a path or a hub id.
-        device: "cpu" ("auto") or "cuda".
-        dtype: format of the weights; "auto" keeps the file's own precision.
-        kv_dtype: format of the cache; "auto" is float32 on a CPU.
+        device: "cpu", "cuda" (the first visible GPU), or "auto": a GPU where there is one and this
+            build has the CUDA backend, else the CPU.
+        dtype: format of the weights; "auto" keeps the file's own precision, on CUDA bfloat16.
+        kv_dtype: format of the cache; "auto" is float32 on a CPU, the weights' format on CUDA.
+        deterministic: on CUDA, fixes the matrix products' algorithms and attention's splits, so
+            that a row's result depends less on how many rows are computed with it. A CPU's results
+            never depend on that.
         progress: shows a bar on standard error.
 
     Raises:
         OSError: nothing there, or it could not be read or fetched.
         ValueError: an argument, or a damaged or unsupported file; the message says which.
+        RuntimeError: no CUDA device is present, or none that can be used.
+        MemoryError: the model does not fit into the device's memory.
     """
     from . import model_factory
+    from .device import place
     from .loading import base_fingerprint, open_source
     from .loading.resolve import resolve_model
     from .loading.tokenizer import load_tokenizer
@@ -67,16 +75,22 @@ def load(
     fingerprint = base_fingerprint(source)
     checkpoint = _load_heads(heads, source, fingerprint)
     tokenizer = load_tokenizer(source)
-    formats = model_factory.choose_formats(source, dtype)
+    placement = place(device, dtype, kv_dtype, source.config.head_size)
+    formats = model_factory.choose_formats(source, placement.dtype)
     adapters = checkpoint.adapters if checkpoint is not None else None
     if checkpoint is not None and adapters:
         _log.warning("%s: its adapters change the base model's weights", checkpoint.path)
     native = model_factory.build_model(
-        source, formats, _device(device), adapters=adapters, progress=progress
+        source,
+        formats,
+        placement.device,
+        adapters=adapters,
+        deterministic=deterministic,
+        progress=progress,
     )
     native_heads, trees, calibrated = None, None, False
     if checkpoint is not None:
-        native_heads = model_factory.build_heads(native, checkpoint, source, dtype)
+        native_heads = model_factory.build_heads(native, checkpoint, source, placement.dtype)
         trees, calibrated = _trees_of(checkpoint)
     return Model(
         name=str(model),
@@ -87,8 +101,8 @@ def load(
         heads=native_heads,
         head_trees=trees,
         calibrated=calibrated,
-        device=_device(device),
-        kv_dtype="float32" if kv_dtype == "auto" else kv_dtype,
+        device=placement.device,
+        kv_dtype=placement.kv_dtype,
         eos_ids=_end_ids(source.config.eos_ids, tokenizer),
     )
 
@@ -250,11 +264,6 @@ def _trees_of(checkpoint: HeadsCheckpoint) -> tuple[NestedTrees, bool]:
     if checkpoint.rank_traces is None:
         return default_trees(checkpoint.num_heads), False
     return nested_from_traces(checkpoint.rank_traces.numpy()), True
-
-
-def _device(device: str) -> str:
-    """The device to build for."""
-    return "cpu" if device == "auto" else device
 
 
 def _end_ids(config_ids: Sequence[int], tokenizer: Any) -> frozenset[int]:

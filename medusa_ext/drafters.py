@@ -22,7 +22,7 @@ class Drafter(Protocol):
 
     `propose` is called once a step, after the trees of the `active` sequences have become their
     roots, and says whether any draft was added. `observe` tells what the step emitted for each of
-    them, in order, and the seconds that drafting and verifying took. `max_nodes` bounds a tree's
+    them, in order, and the seconds that the step took. `max_nodes` bounds a tree's
     nodes, the root included. `name` is what statistics report.
     """
 

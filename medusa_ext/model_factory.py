@@ -72,6 +72,7 @@ def build_model(
     *,
     adapters: Adapters | None = None,
     isa: str = "",
+    deterministic: bool = False,
     progress: bool = False,
 ) -> _C.Model:
     """Packs a model's weights; `adapters` are added to the base's matrices on the way.
@@ -84,7 +85,7 @@ def build_model(
     for name in adapters:
         if name not in formats:
             raise ValueError(f"adapter of {name!r}: needs to name a matrix of the base model")
-    builder = _C.ModelBuilder(native_config(source.config), formats, isa, device)
+    builder = _C.ModelBuilder(native_config(source.config), formats, isa, device, deterministic)
     for name, weight in iter_weights(source, progress=progress):
         if name not in formats:
             builder.set_vector(name, weight.to_float().reshape(-1))

@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "bindings/bindings.h"
-#include "cpu/backend.h"
+#include "bindings/devices.h"
 #include "cpu/isa.h"
 #include "model/builder.h"
 
@@ -36,16 +36,12 @@ ModelConfig parse_config(const py::dict& config) {
   return parsed;
 }
 
-Backend make_backend(const std::string& device, const std::string& isa) {
-  if (device == "cpu") return cpu::make_backend(isa);
-  throw std::invalid_argument("device: needs \"cpu\", got \"" + device + "\"");
-}
-
 std::unique_ptr<ModelBuilder> make_builder(const py::dict& config,
                                            const std::map<std::string, std::string>& formats,
-                                           const std::string& isa, const std::string& device) {
+                                           const std::string& isa, const std::string& device,
+                                           bool deterministic) {
   return std::make_unique<ModelBuilder>(parse_config(config), parse_formats(formats),
-                                        make_backend(device, isa));
+                                        make_backend(device, {isa, deterministic}));
 }
 
 std::map<std::string, std::string> formats_of(const Model& model) {
@@ -75,6 +71,7 @@ std::map<std::string, std::string> formats_of(const Model& model) {
 void register_model(py::module_& module) {
   module.def("available_isas", cpu::available_isas,
              "Instruction sets this machine can run, best first.");
+  module.def("devices", device_names, "Devices that this build has a backend for.");
   py::class_<Model, std::shared_ptr<Model>>(module, "Model", "Immutable packed weights.")
       .def_property_readonly("isa",
                              [](const Model& model) { return model.backend().kernels->name; })
@@ -84,7 +81,7 @@ void register_model(py::module_& module) {
   py::class_<ModelBuilder>(module, "ModelBuilder",
                            "Packs weights tensor by tensor, under their canonical names.")
       .def(py::init(&make_builder), py::arg("config"), py::arg("formats"), py::arg("isa") = "",
-           py::arg("device") = "cpu")
+           py::arg("device") = "cpu", py::arg("deterministic") = false)
       .def(
           "set_rows",
           [](ModelBuilder& builder, const std::string& name, int32_t first_row,

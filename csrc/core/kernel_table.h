@@ -16,6 +16,8 @@ class Context {
   virtual ~Context() = default;
   /// Threads that the kernels may use from the next one on; a device has its own.
   virtual void set_num_threads(int /*num_threads*/) {}
+  /// Called by a thread that is about to use it: makes its device the thread's current one.
+  virtual void activate() {}
 };
 
 /// The kernels of one backend and instruction set. Every entry is set. An entry that fails on the

@@ -55,6 +55,7 @@ Backend make_backend(const std::string& isa) {
   Backend backend;
   backend.kernels = isa.empty() ? &kernel_table() : &kernel_table(isa);
   backend.allocate = allocate;
+  backend.allocate_host = allocate;
   backend.make_context = [] { return std::make_unique<CpuContext>(1); };
   backend.copy_in = copy;
   backend.copy_out = copy;

@@ -1,9 +1,12 @@
 // Device memory, streams and copies of the CUDA backend.
 #include <cuda_runtime.h>
 
+#include <cstring>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cuda/context.h"
 #include "cuda/table.h"
@@ -27,6 +30,28 @@ class OutOfMemory : public std::bad_alloc {
   std::string message_;
 };
 
+constexpr int64_t kStagingBytes = int64_t{1} << 20;
+constexpr int kMinCapability = 8;
+
+/// Throws std::runtime_error that says why the device cannot be used.
+void check_device(int device) {
+  const cudaError_t status = cudaSetDevice(device);
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    throw std::runtime_error(std::string("cuda: no device is present that can be used: ") +
+                             cudaGetErrorString(status));
+  }
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+        "cudaDeviceGetAttribute");
+  if (major < kMinCapability) {
+    throw std::runtime_error("cuda: needs a device of compute capability 8.0 or later, got " +
+                             std::to_string(major) + "." + std::to_string(minor));
+  }
+}
+
 Storage allocate(int device, int64_t bytes) {
   check(cudaSetDevice(device), "cudaSetDevice");
   void* data = nullptr;
@@ -37,11 +62,22 @@ Storage allocate(int device, int64_t bytes) {
   return Storage(data, [](void* memory) { cudaFree(memory); });
 }
 
+Storage allocate_pinned(int64_t bytes) {
+  void* data = nullptr;
+  if (cudaMallocHost(&data, static_cast<size_t>(bytes)) != cudaSuccess) {
+    cudaGetLastError();
+    throw OutOfMemory(bytes);
+  }
+  return Storage(data, [](void* memory) { cudaFreeHost(memory); });
+}
+
 /// A context with a stream, a workspace and a matrix product of its own.
 class OwningContext : public CudaContext {
  public:
   explicit OwningContext(const BackendOptions& options)
-      : storage_(allocate(options.device, options.workspace_bytes)),
+      : device_(options.device),
+        storage_(allocate(options.device, options.workspace_bytes)),
+        staging_(allocate_pinned(kStagingBytes)),
         product_(make_matrix_product()) {
     int multiprocessors = 0;
     check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, options.device),
@@ -58,34 +94,73 @@ class OwningContext : public CudaContext {
     cudaStreamDestroy(stream);
   }
 
+  void activate() override { check(cudaSetDevice(device_), "cudaSetDevice"); }
+
+  /// A copy into pageable memory would wait for the stream, so that a step would wait several
+  /// times: small ones land in pinned memory and reach `host` in `synchronize`.
+  void copy_out(void* host, const void* device, int64_t bytes) {
+    if (bytes == 0) return;
+    void* to = host;
+    if (!is_capturing && staged_bytes_ + bytes <= kStagingBytes) {
+      to = static_cast<unsigned char*>(staging_.get()) + staged_bytes_;
+      staged_bytes_ += bytes;
+      staged_.push_back({host, to, bytes});
+    }
+    check(cudaMemcpyAsync(to, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream),
+          "cudaMemcpyAsync");
+  }
+
+  void synchronize() {
+    const cudaError_t status = cudaStreamSynchronize(stream);
+    if (status == cudaSuccess) {
+      for (const Staged& copy : staged_) {
+        std::memcpy(copy.host, copy.pinned, static_cast<size_t>(copy.bytes));
+      }
+    }
+    staged_.clear();
+    staged_bytes_ = 0;
+    check(status, "cudaStreamSynchronize");
+  }
+
  private:
+  struct Staged {
+    void* host;
+    const void* pinned;
+    int64_t bytes;
+  };
+
+  int device_;
   Storage storage_;
+  Storage staging_;
+  int64_t staged_bytes_ = 0;
+  std::vector<Staged> staged_;
   std::unique_ptr<MatrixProduct> product_;
 };
 
-void copy(Context& context, void* to, const void* from, int64_t bytes, cudaMemcpyKind kind) {
+OwningContext& owning(Context& context) { return static_cast<OwningContext&>(context); }
+
+/// From pageable memory: the bytes are taken before the call returns.
+void copy_in(Context& context, void* device, const void* host, int64_t bytes) {
   if (bytes == 0) return;
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, cuda_context(context).stream),
+  check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice,
+                        cuda_context(context).stream),
         "cudaMemcpyAsync");
 }
 
 }  // namespace
 
 Backend make_backend(const BackendOptions& options) {
-  check(cudaSetDevice(options.device), "cudaSetDevice");
+  check_device(options.device);
   Backend backend;
   backend.kernels = &kernel_table();
   backend.allocate = [options](int64_t bytes) { return allocate(options.device, bytes); };
+  backend.allocate_host = allocate_pinned;
   backend.make_context = [options] { return std::make_unique<OwningContext>(options); };
-  backend.copy_in = [](Context& context, void* device, const void* host, int64_t bytes) {
-    copy(context, device, host, bytes, cudaMemcpyHostToDevice);
-  };
+  backend.copy_in = copy_in;
   backend.copy_out = [](Context& context, void* host, const void* device, int64_t bytes) {
-    copy(context, host, device, bytes, cudaMemcpyDeviceToHost);
+    owning(context).copy_out(host, device, bytes);
   };
-  backend.synchronize = [](Context& context) {
-    check(cudaStreamSynchronize(cuda_context(context).stream), "cudaStreamSynchronize");
-  };
+  backend.synchronize = [](Context& context) { owning(context).synchronize(); };
   return backend;
 }
 

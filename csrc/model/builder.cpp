@@ -101,9 +101,10 @@ void WeightSlots::set_vector(const std::string& name, const float* data, int64_t
   if (size != slot.size) {
     fail(name, std::to_string(slot.size) + " numbers", std::to_string(size));
   }
-  const std::unique_ptr<Context> context = backend_.make_context();
-  backend_.copy_in(*context, slot.data, data, size * static_cast<int64_t>(sizeof(float)));
-  backend_.synchronize(*context);
+  if (!context_) context_ = backend_.make_context();
+  context_->activate();
+  backend_.copy_in(*context_, slot.data, data, size * static_cast<int64_t>(sizeof(float)));
+  backend_.synchronize(*context_);
   slot.set = true;
 }
 

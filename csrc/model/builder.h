@@ -46,6 +46,7 @@ class WeightSlots {
 
  private:
   Backend backend_;
+  std::unique_ptr<Context> context_;  // of the vectors' copies; made at the first
   std::map<std::string, MatrixSlot> matrices_;
   std::map<std::string, VectorSlot> vectors_;
 };

@@ -5,8 +5,6 @@
 namespace medusa {
 namespace {
 
-constexpr int32_t kMaxTopK = 32;
-
 int64_t activation_bytes(const Backend& backend, const PackedMatrix& weight, int32_t num_rows) {
   const KernelTable& kernels = *backend.kernels;
   return kernels.activation_bytes(kernels.activation_format(weight.format), num_rows,

@@ -18,7 +18,8 @@ class RowBuffer {
   void clear();
   /// A piece of a prompt: `count` tokens behind the `length` rows of cache slot `slot`.
   void add_chain(int32_t slot, int32_t length, const int32_t* tokens, int32_t count);
-  void add_tree(int32_t slot, int32_t length, const StepTree& tree);
+  /// With `padded_nodes` above 0 rows of padding, which no node sees, fill the tree up to that.
+  void add_tree(int32_t slot, int32_t length, const StepTree& tree, int32_t padded_nodes = 0);
 
   /// Copies to the device; the table is valid until the next `clear`.
   RowTable upload(Context& context);
@@ -26,12 +27,9 @@ class RowBuffer {
   int32_t num_rows() const { return static_cast<int32_t>(tokens_.host.size()); }
   int32_t num_sequences() const { return static_cast<int32_t>(slots_.host.size()); }
   int32_t max_path() const { return max_path_; }
-  int32_t first_row(int32_t sequence) const {
-    return first_rows_.host[static_cast<size_t>(sequence)];
-  }
-  int32_t num_nodes(int32_t sequence) const {
-    return first_row(sequence + 1) - first_row(sequence);
-  }
+  int32_t first_row(int32_t sequence) const { return first_rows_.host[sequence]; }
+  /// Without padding.
+  int32_t num_nodes(int32_t sequence) const { return num_nodes_.host[sequence]; }
 
   // Device arrays of the last upload.
   const int32_t* tokens() const { return tokens_.device.data(); }
@@ -42,33 +40,19 @@ class RowBuffer {
   int32_t* lengths() const { return lengths_.device.data(); }
 
  private:
-  template <typename T>
-  struct Mirror {
-    std::vector<T> host;
-    DeviceArray<T> device;
-
-    void allocate(const Backend& backend, int64_t size) {
-      host.reserve(static_cast<size_t>(size));
-      device = DeviceArray<T>(backend, size);
-    }
-    void upload(const Backend& backend, Context& context) {
-      backend.copy_in(context, device.data(), host.data(),
-                      static_cast<int64_t>(host.size() * sizeof(T)));
-    }
-  };
-
   void begin_sequence(int32_t slot, int32_t length);
-  void end_sequence();
+  void add_row(int32_t token, int32_t parent, int32_t position, int32_t node);
+  void end_sequence(int32_t num_nodes);
   void fill_masks();
 
   const Backend* backend_ = nullptr;
   bool chains_only_ = true;
   int32_t max_path_ = 0;
-  Mirror<int32_t> tokens_, parents_, sequences_, positions_, nodes_;  // [R]
-  Mirror<int32_t> slots_, lengths_, num_nodes_;                       // [B']
-  Mirror<int32_t> first_rows_;                                        // [B' + 1]
-  Mirror<uint64_t> ancestors_;                                        // [R, W]
-  std::vector<int32_t> depths_;                                       // scratch of fill_masks
+  UploadArray<int32_t> tokens_, parents_, sequences_, positions_, nodes_;  // [R]
+  UploadArray<int32_t> slots_, lengths_, num_nodes_;                       // [B']
+  UploadArray<int32_t> first_rows_;                                        // [B' + 1]
+  UploadArray<uint64_t> ancestors_;                                        // [R, W]
+  std::vector<int32_t> depths_;                                            // scratch of fill_masks
 };
 
 }  // namespace medusa

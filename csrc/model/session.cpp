@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "model/checks.h"
@@ -26,10 +27,10 @@ Session::Session(std::shared_ptr<const Model> model, int32_t batch, int32_t max_
       max_nodes_(checked("max_nodes", max_nodes, 1, TokenTree::kMaxNodes)),
       decoder_(model_,
                std::max(std::min(kPrefillChunk, max_length),
-                        checked("batch", batch, 1, kMaxBatch) * max_nodes),
+                        checked("batch", batch, 1, kMaxBatch) * node_capacity(*model_, max_nodes)),
                max_length),
-      cache_(*model_, kv_dtype, batch, max_length + max_nodes),
-      rows_(model_->backend(), decoder_.max_rows(), batch, max_nodes),
+      cache_(*model_, kv_dtype, batch, max_length + node_capacity(*model_, max_nodes)),
+      rows_(model_->backend(), decoder_.max_rows(), batch, node_capacity(*model_, max_nodes)),
       sequences_(static_cast<size_t>(batch)) {
   const Backend& backend = model_->backend();
   const int64_t rows = decoder_.max_rows();
@@ -37,11 +38,15 @@ Session::Session(std::shared_ptr<const Model> model, int32_t batch, int32_t max_
   hidden_ = DeviceArray<float>(backend, rows * width);
   last_hidden_ = DeviceArray<float>(backend, batch * width);
   targets_ = DeviceArray<int32_t>(backend, rows);
-  path_ = DeviceArray<int32_t>(backend, int64_t{batch} * max_nodes);
+  const int64_t path_size = int64_t{batch} * node_capacity(*model_, max_nodes);
+  path_ = DeviceArray<int32_t>(backend, path_size);
   count_ = DeviceArray<int32_t>(backend, batch);
   next_root_ = DeviceArray<int32_t>(backend, batch);
-  seeds_ = DeviceArray<uint64_t>(backend, rows);
-  positions_ = DeviceArray<int32_t>(backend, rows);
+  seeds_ = UploadArray<uint64_t>(backend, rows);
+  positions_ = UploadArray<int32_t>(backend, rows);
+  host_path_ = HostArray<int32_t>(backend, path_size);
+  host_count_ = HostArray<int32_t>(backend, batch);
+  host_next_root_ = HostArray<int32_t>(backend, batch);
   slots_ = DeviceArray<int32_t>(backend, batch);
   roots_ = DeviceArray<int32_t>(backend, batch);
   sampling_.seeds.resize(static_cast<size_t>(batch));
@@ -49,6 +54,7 @@ Session::Session(std::shared_ptr<const Model> model, int32_t batch, int32_t max_
 }
 
 Session::Busy::Busy(Session& session) : session_(session) {
+  session_.context_->activate();
   if (session_.busy_.test_and_set()) {
     throw std::runtime_error("session: in use by another thread; make one session per thread");
   }
@@ -88,6 +94,11 @@ void Session::set_sampling(Sampling sampling) {
     fail("seeds", std::to_string(batch()) + " of them",
          static_cast<int64_t>(sampling.seeds.size()));
   }
+  const auto parameters = [](const Sampling& s) {
+    return std::make_tuple(s.temperature, s.top_p, s.top_k, s.typical, s.epsilon, s.delta);
+  };
+  // Seeds are data of a recorded step, the parameters part of it.
+  if (parameters(sampling) != parameters(sampling_)) graphs_.clear();
   sampling_ = std::move(sampling);
 }
 
@@ -98,13 +109,29 @@ void Session::set_active(std::vector<int32_t> active) {
   }
   active_ = std::move(active);
   phase_ = Phase::kIdle;
+  forget_ready();
+}
+
+void Session::clear_rows() {
+  if (is_uploading_) model_->backend().synchronize(*context_);
+  is_uploading_ = false;
+  rows_.clear();
+}
+
+void Session::reserve_logits(int32_t num_targets) {
+  if (!wants_logits()) return;
+  const int64_t size = int64_t{num_targets} * model_->config().vocab_size;
+  if (size <= logits_.size()) return;
+  graphs_.clear();  // they hold the old address
+  logits_ = DeviceArray<float>(model_->backend(), size);
 }
 
 void Session::forward(ForwardOutputs outputs) {
   if (wants_logits()) {
-    logits_.reserve(model_->backend(), int64_t{outputs.num_targets} * model_->config().vocab_size);
+    reserve_logits(outputs.num_targets);
     outputs.logits = logits_.data();
   }
+  is_uploading_ = true;
   outputs.hidden = hidden_.data();
   outputs.targets = targets_.data();
   decoder_.forward(*context_, rows_.upload(*context_), cache_, outputs);
@@ -129,13 +156,14 @@ int32_t Session::prefill(int32_t b, const int32_t* tokens, int32_t count,
   const int32_t chunk = std::min(kPrefillChunk, decoder_.max_rows());
   if (hidden) hidden->resize(static_cast<size_t>(count * width));
   phase_ = Phase::kIdle;
+  forget_ready();
   verified_logits_ = false;
   s.root = -1;
   s.has_hidden = false;
   for (int32_t begin = 0; begin < count; begin += chunk) {
     const int32_t rows = std::min(chunk, count - begin);
     const bool is_last = begin + rows == count;
-    rows_.clear();
+    clear_rows();
     rows_.add_chain(b, length(b), tokens + begin, rows);
     ForwardOutputs outputs;
     outputs.num_targets = is_last ? 1 : 0;
@@ -180,16 +208,24 @@ void Session::truncate(int32_t b, int32_t length, int32_t root) {
   s.root = root;
   s.has_hidden = false;
   phase_ = Phase::kIdle;
+  forget_ready();
 }
 
 void Session::verify() {
   require_phase(Phase::kDrafting, "verify");
-  rows_.clear();
-  for (int32_t b : active_) rows_.add_tree(b, length(b), sequence(b).tree);
-  ForwardOutputs outputs;
-  outputs.num_outputs = rows_.num_rows();
-  outputs.num_targets = rows_.num_rows();
-  forward(outputs);
+  clear_rows();
+  const int32_t num_nodes = padded_nodes();
+  for (int32_t b : active_) rows_.add_tree(b, length(b), sequence(b).tree, num_nodes);
+  is_replayed_ = num_nodes > 0;
+  if (is_replayed_) {
+    is_uploading_ = true;
+    replay_step(num_nodes);
+  } else {
+    ForwardOutputs outputs;
+    outputs.num_outputs = rows_.num_rows();
+    outputs.num_targets = rows_.num_rows();
+    forward(outputs);
+  }
   verified_logits_ = wants_logits();
   has_prefill_logits_ = false;
   phase_ = Phase::kVerified;
@@ -197,8 +233,18 @@ void Session::verify() {
 
 void Session::compact() {
   require_phase(Phase::kAccepted, "compact");
-  const Backend& backend = model_->backend();
-  const KernelTable& kernels = *backend.kernels;
+  if (!is_replayed_) {
+    compact_rows();
+    copy_results(rows_.num_sequences(), rows_.max_path());
+  }
+  model_->backend().synchronize(*context_);  // the one of the step
+  is_uploading_ = false;
+  take_results(rows_.num_sequences(), rows_.max_path());
+  phase_ = Phase::kIdle;
+}
+
+void Session::compact_rows() {
+  const KernelTable& kernels = *model_->backend().kernels;
   const int32_t num_sequences = rows_.num_sequences();
   const int32_t max_path = rows_.max_path();
   CompactParams scales = cache_.compact_scales();
@@ -214,8 +260,6 @@ void Session::compact() {
     if (params->num_caches > 0) kernels.compact(*context_, *params);
   }
   keep_last_hidden(num_sequences, max_path);
-  take_results(num_sequences, max_path);
-  phase_ = Phase::kIdle;
 }
 
 void Session::keep_last_hidden(int32_t num_sequences, int32_t max_path) {
@@ -232,19 +276,18 @@ void Session::keep_last_hidden(int32_t num_sequences, int32_t max_path) {
   model_->backend().kernels->gather_hidden(*context_, gather);
 }
 
-void Session::take_results(int32_t num_sequences, int32_t max_path) {
+void Session::copy_results(int32_t num_sequences, int32_t max_path) {
   const Backend& backend = model_->backend();
-  host_path_.resize(static_cast<size_t>(num_sequences * max_path));
-  host_count_.resize(static_cast<size_t>(num_sequences));
-  host_next_root_.resize(static_cast<size_t>(num_sequences));
   const int64_t row_bytes = int64_t{num_sequences} * static_cast<int64_t>(sizeof(int32_t));
   backend.copy_out(*context_, host_path_.data(), path_.data(), row_bytes * max_path);
   backend.copy_out(*context_, host_count_.data(), count_.data(), row_bytes);
   backend.copy_out(*context_, host_next_root_.data(), next_root_.data(), row_bytes);
-  backend.synchronize(*context_);  // the one of the step
-  for (size_t i = 0; i < active_.size(); ++i) {
-    Sequence& s = sequence(active_[i]);
-    const auto path = host_path_.begin() + static_cast<int64_t>(i) * max_path;
+}
+
+void Session::take_results(int32_t num_sequences, int32_t max_path) {
+  for (int32_t i = 0; i < num_sequences; ++i) {
+    Sequence& s = sequence(active_[static_cast<size_t>(i)]);
+    const int32_t* path = host_path_.data() + int64_t{i} * max_path;
     s.path.assign(path, path + host_count_[i]);
     s.emitted.clear();
     for (int32_t node : s.path) {

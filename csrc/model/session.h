@@ -14,6 +14,7 @@
 #include "model/lookup.h"
 #include "model/model.h"
 #include "model/row_buffer.h"
+#include "model/step_graphs.h"
 #include "model/step_tree.h"
 
 namespace medusa {
@@ -73,6 +74,9 @@ class Session {
   void accept();
   void compact();
 
+  /// Kinds of steps that were recorded to be replayed; 0 where the backend does not.
+  size_t num_recorded_steps() const { return graphs_.num_recorded(); }
+
   /// Top-k ids and log-probabilities [B', K, k] of the heads at the present state.
   void head_candidates(const std::shared_ptr<const Heads>& heads, int32_t top_k,
                        std::vector<int32_t>* ids, std::vector<float>* log_probs);
@@ -115,6 +119,21 @@ class Session {
   int32_t decide_prefill_root(int32_t b);
   int32_t sample_row(int32_t row, uint64_t seed, int32_t position);
   AcceptParams accept_params();
+  void clear_rows();
+  void reserve_logits(int32_t num_targets);
+  void fill_noise_keys();
+  void compact_rows();
+  void copy_results(int32_t num_sequences, int32_t max_path);
+  void forget_ready() { ready_heads_ = nullptr; }
+
+  /// Nodes that buffers must hold: of trees padded for replayed steps, where there are such.
+  static int32_t node_capacity(const Model& model, int32_t max_nodes);
+  /// Nodes that the trees of this step are padded to, or 0: it is not replayed.
+  int32_t padded_nodes() const;
+  void replay_step(int32_t num_nodes);
+  void run_step(const StepShape& shape);
+  bool has_ready(const std::shared_ptr<const Heads>& heads, int32_t top_k) const;
+  void add_head_nodes(int32_t b, const TokenTree& tree, const int32_t* ids, int32_t top_k);
   void accept_typical();
   void accept_sampled();
   void walk_and_sample();
@@ -149,14 +168,22 @@ class Session {
   DeviceArray<int32_t> path_;       // [B, N]
   DeviceArray<int32_t> count_;      // [B]
   DeviceArray<int32_t> next_root_;  // [B]
-  DeviceArray<uint64_t> seeds_;     // [R]
-  DeviceArray<int32_t> positions_;  // [R] of the tokens to draw
+  UploadArray<uint64_t> seeds_;     // [R], of typical acceptance [B]
+  UploadArray<int32_t> positions_;  // [R] of the tokens to draw
   DeviceArray<int32_t> slots_;      // [B] of a head evaluation
   DeviceArray<int32_t> roots_;      // [B]
-  std::vector<int32_t> host_path_, host_count_, host_next_root_, host_ids_, matches_;
-  std::vector<float> host_log_probs_;
+  HostArray<int32_t> host_path_, host_count_, host_next_root_;  // as on the device
+  std::vector<int32_t> host_ids_, matches_;
   std::vector<int32_t> node_map_;
   std::map<const Heads*, std::pair<std::shared_ptr<const Heads>, HeadsRunner>> runners_;
+
+  StepGraphs graphs_;
+  bool is_replayed_ = false;   // the step under way
+  bool is_uploading_ = false;  // the device may still read what `rows_` holds on the host
+  std::shared_ptr<const Heads> drafting_heads_, ready_heads_;
+  int32_t drafting_top_k_ = 0, ready_top_k_ = 0;
+  int64_t ready_capacity_ = 0;
+  HostArray<int32_t> ready_ids_;  // [B', K, ready_top_k_], of the heads at the present state
 };
 
 }  // namespace medusa

@@ -11,15 +11,15 @@ namespace medusa {
 
 int32_t Session::sample_row(int32_t row, uint64_t seed, int32_t position) {
   const Backend& backend = model_->backend();
-  backend.copy_in(*context_, seeds_.data(), &seed, sizeof seed);
-  backend.copy_in(*context_, positions_.data(), &position, sizeof position);
+  backend.copy_in(*context_, seeds_.device.data(), &seed, sizeof seed);
+  backend.copy_in(*context_, positions_.device.data(), &position, sizeof position);
   SampleParams sample;
   sample.num_rows = 1;
   sample.width = model_->config().vocab_size;
   sample.logits = logits_.data() + row * sample.width;
   sample.row_stride = sample.width;
-  sample.seeds = seeds_.data();
-  sample.positions = positions_.data();
+  sample.seeds = seeds_.device.data();
+  sample.positions = positions_.device.data();
   sample.temperature = sampling_.temperature;
   sample.top_p = sampling_.top_p;
   sample.top_k = sampling_.top_k;
@@ -49,31 +49,52 @@ AcceptParams Session::accept_params() {
 
 void Session::accept() {
   require_phase(Phase::kVerified, "accept");
-  if (sampling_.temperature <= 0) {
+  if (is_replayed_) {
+    // The step went through to its end when it was verified.
+  } else if (sampling_.temperature <= 0) {
     model_->backend().kernels->accept(*context_, accept_params());
   } else if (!verified_logits_) {
     throw std::logic_error("accept: sampling was set after verify");
   } else if (sampling_.typical) {
+    fill_noise_keys();
     accept_typical();
   } else if (model_->backend().samples_along_walk) {
     walk_and_sample();
   } else {
+    fill_noise_keys();
     accept_sampled();
   }
   phase_ = Phase::kAccepted;
 }
 
+void Session::fill_noise_keys() {
+  seeds_.host.clear();
+  positions_.host.clear();
+  for (int32_t i = 0; i < rows_.num_sequences(); ++i) {
+    const int32_t b = active_[static_cast<size_t>(i)];
+    const uint64_t seed = sampling_.seeds[static_cast<size_t>(b)];
+    if (sampling_.typical) {
+      seeds_.host.push_back(seed);
+      continue;
+    }
+    const std::vector<int32_t>& depths = sequence(b).tree.depths();
+    const int32_t num_rows = rows_.first_row(i + 1) - rows_.first_row(i);
+    for (int32_t node = 0; node < num_rows; ++node) {
+      const size_t n = static_cast<size_t>(node);
+      seeds_.host.push_back(seed);
+      positions_.host.push_back(length(b) + 1 + (n < depths.size() ? depths[n] : 0));
+    }
+  }
+}
+
 void Session::accept_typical() {
   const Backend& backend = model_->backend();
-  std::vector<uint64_t> seeds;
-  for (int32_t b : active_) seeds.push_back(sampling_.seeds[static_cast<size_t>(b)]);
-  backend.copy_in(*context_, seeds_.data(), seeds.data(),
-                  static_cast<int64_t>(seeds.size() * sizeof(uint64_t)));
+  seeds_.upload(backend, *context_);
   AcceptTypicalParams params;
   params.accept = accept_params();
   params.width = model_->config().vocab_size;
   params.logits = logits_.data();
-  params.seeds = seeds_.data();
+  params.seeds = seeds_.device.data();
   params.lengths = rows_.lengths();
   params.temperature = sampling_.temperature;
   params.top_p = sampling_.top_p;
@@ -85,26 +106,15 @@ void Session::accept_typical() {
 
 void Session::accept_sampled() {
   const Backend& backend = model_->backend();
-  std::vector<uint64_t> seeds;
-  std::vector<int32_t> positions;
-  for (int32_t b : active_) {
-    const Sequence& s = sequence(b);
-    for (int32_t depth : s.tree.depths()) {
-      seeds.push_back(sampling_.seeds[static_cast<size_t>(b)]);
-      positions.push_back(length(b) + depth + 1);
-    }
-  }
-  backend.copy_in(*context_, seeds_.data(), seeds.data(),
-                  static_cast<int64_t>(seeds.size() * sizeof(uint64_t)));
-  backend.copy_in(*context_, positions_.data(), positions.data(),
-                  static_cast<int64_t>(positions.size() * sizeof(int32_t)));
+  seeds_.upload(backend, *context_);
+  positions_.upload(backend, *context_);
   SampleParams sample;
   sample.num_rows = rows_.num_rows();
   sample.width = model_->config().vocab_size;
   sample.logits = logits_.data();
   sample.row_stride = sample.width;
-  sample.seeds = seeds_.data();
-  sample.positions = positions_.data();
+  sample.seeds = seeds_.device.data();
+  sample.positions = positions_.device.data();
   sample.temperature = sampling_.temperature;
   sample.top_p = sampling_.top_p;
   sample.top_k = sampling_.top_k;
@@ -114,31 +124,28 @@ void Session::accept_sampled() {
 }
 
 void Session::walk_and_sample() {
-  const int32_t max_path = rows_.max_path();
-  host_path_.assign(active_.size() * static_cast<size_t>(max_path), -1);
-  host_count_.assign(active_.size(), 0);
-  host_next_root_.assign(active_.size(), -1);
-  for (size_t i = 0; i < active_.size(); ++i) {
-    const int32_t b = active_[i];
+  const int32_t num_sequences = rows_.num_sequences(), max_path = rows_.max_path();
+  for (int32_t i = 0; i < num_sequences; ++i) {
+    const int32_t b = active_[static_cast<size_t>(i)];
     const StepTree& tree = sequence(b).tree;
-    int32_t node = 0;
-    while (node >= 0) {
-      const size_t depth = static_cast<size_t>(host_count_[i]++);
-      host_path_[i * static_cast<size_t>(max_path) + depth] = node;
-      const int32_t token = sample_row(rows_.first_row(static_cast<int32_t>(i)) + node,
-                                       sampling_.seeds[static_cast<size_t>(b)],
-                                       length(b) + static_cast<int32_t>(depth) + 1);
+    int32_t* path = host_path_.data() + int64_t{i} * max_path;
+    std::fill_n(path, max_path, -1);
+    int32_t depth = 0;
+    for (int32_t node = 0; node >= 0; ++depth) {
+      path[depth] = node;
+      const int32_t token =
+          sample_row(rows_.first_row(i) + node, sampling_.seeds[static_cast<size_t>(b)],
+                     length(b) + depth + 1);
       host_next_root_[i] = token;
       node = tree.child(node, token);
     }
+    host_count_[i] = depth;
   }
   const Backend& backend = model_->backend();
-  const auto bytes = [](const std::vector<int32_t>& values) {
-    return static_cast<int64_t>(values.size() * sizeof(int32_t));
-  };
-  backend.copy_in(*context_, path_.data(), host_path_.data(), bytes(host_path_));
-  backend.copy_in(*context_, count_.data(), host_count_.data(), bytes(host_count_));
-  backend.copy_in(*context_, next_root_.data(), host_next_root_.data(), bytes(host_next_root_));
+  const int64_t bytes = int64_t{num_sequences} * static_cast<int64_t>(sizeof(int32_t));
+  backend.copy_in(*context_, path_.data(), host_path_.data(), bytes * max_path);
+  backend.copy_in(*context_, count_.data(), host_count_.data(), bytes);
+  backend.copy_in(*context_, next_root_.data(), host_next_root_.data(), bytes);
 }
 
 }  // namespace medusa

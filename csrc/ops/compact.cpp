@@ -1,9 +1,9 @@
 // compact: moves the cache rows of the accepted path together, in place.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <string>
-#include <vector>
 
 #include "core/token_tree.h"
 #include "ops/backend.h"
@@ -64,6 +64,17 @@ CompactParams cache_params(const at::Tensor& cache, void* const* data) {
   return params;
 }
 
+/// The caches' addresses where their device can read them.
+at::Tensor pointer_table(at::TensorList caches, c10::Device device) {
+  const auto size = static_cast<int64_t>(caches.size());
+  const at::Tensor table = at::empty({size}, at::TensorOptions().dtype(at::kLong));
+  int64_t* pointers = table.mutable_data_ptr<int64_t>();
+  for (const at::Tensor& cache : caches) {
+    *pointers++ = reinterpret_cast<int64_t>(cache.mutable_data_ptr());
+  }
+  return device.is_cpu() ? table : table.to(device, at::kLong, /*non_blocking=*/true);
+}
+
 bool same_geometry(const at::Tensor& a, const at::Tensor& b) {
   return a.sizes() == b.sizes() && a.strides() == b.strides() && a.itemsize() == b.itemsize();
 }
@@ -87,14 +98,14 @@ void compact(at::TensorList caches, const at::Tensor& length, const at::Tensor& 
   if (num_sequences == 0) return;
 
   // Caches of one geometry (K and V of every layer) move in one kernel.
-  std::vector<void*> data;
-  for (const at::Tensor& cache : caches) data.push_back(cache.mutable_data_ptr());
+  const at::Tensor table = pointer_table(caches, device);
+  auto* const data = static_cast<void* const*>(table.const_data_ptr());
   size_t begin = 0;
   do {
     size_t end = begin;
     CompactParams params;
     if (begin < caches.size()) {
-      params = cache_params(caches[begin], data.data() + begin);
+      params = cache_params(caches[begin], data + begin);
       while (end < caches.size() && same_geometry(caches[begin], caches[end])) ++end;
     }
     params.num_caches = static_cast<int32_t>(end - begin);

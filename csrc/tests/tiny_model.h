@@ -6,6 +6,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu/backend.h"
@@ -70,7 +71,7 @@ class RandomWeights {
   std::mt19937 generator_;
 };
 
-inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options) {
+inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options, Backend backend) {
   const ModelConfig config = tiny_config(options);
   Formats formats = {{"embed", options.format}, {"lm_head", options.format}};
   for (int32_t i = 0; i < config.num_layers; ++i) {
@@ -79,7 +80,7 @@ inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options) {
     }
     if (options.mixed_qkv) formats["layers." + std::to_string(i) + ".v"] = DType::kBFloat16;
   }
-  ModelBuilder builder(config, formats, cpu::make_backend(options.isa));
+  ModelBuilder builder(config, formats, std::move(backend));
   WeightSlots& slots = builder.slots();
   RandomWeights random(options.seed);
   random.set_matrix(slots, "embed", config.vocab_size, config.hidden_size);
@@ -109,6 +110,10 @@ inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options) {
     }
   }
   return builder.finish();
+}
+
+inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options) {
+  return make_tiny_model(options, cpu::make_backend(options.isa));
 }
 
 /// K random heads with a draft vocabulary of 40 tokens.

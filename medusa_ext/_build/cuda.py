@@ -41,12 +41,20 @@ class Cuda:
         """The toolkit's headers, then those of pip's nvidia packages (cublas, cusparse, …)."""
         return [path for path in (self.home / "include", *_pip_folders("include")) if path.is_dir()]
 
-    def runtime_library(self) -> Path | None:
-        """libcudart, by path: pip's packages lack the name without a version."""
-        for folder in (self.home / "lib64", self.home / "lib", *_pip_folders("lib")):
-            for path in sorted(folder.glob("libcudart.so*")):
-                return path
-        return None
+    def libraries(self) -> list[Path]:
+        """libcudart and libcublasLt, by path: pip's packages lack the names without a version.
+
+        Raises BuildError naming one that is not there.
+        """
+        folders = (*_pip_folders("lib"), self.home / "lib64", self.home / "lib")
+        found = []
+        for name in ("libcudart.so*", "libcublasLt.so*"):
+            paths = [path for folder in folders for path in sorted(folder.glob(name))]
+            if not paths:
+                looked = ", ".join(map(str, folders))
+                raise BuildError(f"medusa_ext: linking the CUDA backend needs {name} in {looked}")
+            found.append(paths[0])
+        return found
 
 
 def decide(torch_cuda: str | None, settings: Settings) -> tuple[Cuda | None, str]:

@@ -93,8 +93,8 @@ class Sources:
 
 
 def is_cuda(name: str) -> bool:
-    """Whether a source is part of the CUDA backend: its kernels or their torch glue."""
-    return name.startswith(("cuda/", "ops/cuda/")) or name.endswith(".cu")
+    """Whether a source is part of the CUDA backend: its kernels or their glue."""
+    return "cuda" in name.split("/")[:-1] or name.endswith(".cu")
 
 
 def needs_torch(name: str) -> bool:

@@ -137,8 +137,7 @@ def link_command(plan: Plan, compiler: Compiler) -> list[str]:
     extra: list[str] = []
     if plan.cuda:
         names += ["c10_cuda", "torch_cuda"]
-        runtime = plan.cuda.runtime_library()
-        extra = [str(runtime)] if runtime else []
+        extra = [str(path) for path in plan.cuda.libraries()]
     libraries = [f"-l{name}" for name in names]
     search = f"-L{plan.torch.root / 'lib'}"
     return [
