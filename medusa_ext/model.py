@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .loading import ModelConfig
 
 DEFAULT_MAX_NODES: Final = 64
+DEFAULT_MAX_LENGTH: Final = 4096
 _LENGTH_STEP: Final = 512
 
 
@@ -47,15 +48,20 @@ class Model:
     _curves: dict[tuple[str, ...], CostCurve] = field(default_factory=dict, repr=False, init=False)
 
     def session(
-        self, batch: int = 1, max_length: int = 4096, max_nodes: int = DEFAULT_MAX_NODES
+        self,
+        batch: int = 1,
+        max_length: int | None = None,
+        max_nodes: int = DEFAULT_MAX_NODES,
     ) -> Session:
-        """A session of `batch` sequences with a cache of `max_length` tokens each.
-
-        `max_nodes` bounds the trees that can be used with it. Raises ValueError for sizes out of
-        range and MemoryError if the cache does not fit.
+        """A session of `batch` sequences with a cache of `max_length` tokens each: 4096, or what
+        the model was made for where that is less. `max_nodes` bounds the trees that can be used.
+        Raises ValueError for sizes out of range and MemoryError if the cache does not fit.
         """
         integer("batch", batch, 1, 1 << 16)
-        integer("max_length", max_length, 1, self.config.max_position_embeddings)
+        limit = self.config.max_position_embeddings
+        if max_length is None:
+            max_length = min(DEFAULT_MAX_LENGTH, limit)
+        integer("max_length", max_length, 1, limit)
         integer("max_nodes", max_nodes, 1, 1024)
         return Session(self, batch, max_length, max_nodes)
 

@@ -69,26 +69,36 @@ def test_lookup_continues_an_earlier_match() -> None:
         assert any(text[i + 2 : i + 6] == tokens[1:] for i in found)
 
 
+def step_paths(session: Any, drafter: Any) -> set[tuple[int, ...]]:
+    """The token paths of the tree that a drafter makes in a new step."""
+    session.begin_step()
+    drafter.propose(session, [0])
+    tokens, parents = session.tree(0)
+    paths: list[tuple[int, ...]] = []
+    for token, parent in zip(tokens.tolist(), parents.tolist(), strict=True):
+        paths.append((*(paths[parent] if parent >= 0 else ()), token))
+    return set(paths)
+
+
 def test_combined_fills_the_rest_with_the_heads() -> None:
     model = tiny_with_heads()
     tree = Tree([[0], [1], [2], [0, 0], [0, 1], [1, 0]])
     drafter = CombinedDrafter.of_tree(model.heads, tree)
     assert drafter.max_nodes == 7
-    session = model.session(max_length=128, max_nodes=32).native
-    # A text that repeats: lookup has a match of more than three tokens whatever the root is.
-    loop = model.tokenizer.encode("abcabcabc", return_tensors="np")[0].astype("int32")
-    session.prefill(0, loop)
-    session.truncate(0, len(loop), int(loop[0]))
-    session.begin_step()
-    # Without a hidden state for this root the heads add nothing: only lookup's nodes are there.
-    drafter.propose(session, [0])
-    tokens, parents = session.tree(0)
-    assert parents.tolist() == [-1, 0, 1, 2]
-    assert tokens.tolist() == [*loop[:3].tolist(), loop[0]]
-    # With one, the heads' first nodes join them.
-    both_tokens, _ = drafted(model, drafter)
-    alone, _ = drafted(model, HeadsDrafter(model.heads, tree))
-    assert set(alone) <= set(both_tokens) or len(both_tokens) > 1
+    session = model.session(max_length=250, max_nodes=32).native
+    session.prefill(0, model.tokenizer.encode(PROMPT, return_tensors="np")[0].astype("int32"))
+    kinds = set()
+    while session.lengths[0] < 240:
+        lookup = step_paths(session, LookupDrafter(4, min_ngram=3))
+        half = step_paths(session, HeadsDrafter(model.heads, tree.first(4)))
+        full = step_paths(session, HeadsDrafter(model.heads, tree))
+        both = step_paths(session, drafter)
+        assert both == (lookup | half if len(lookup) > 1 else full)
+        kinds.add(len(lookup) > 1)
+        session.verify()
+        session.accept()
+        session.compact()
+    assert kinds == {False, True}
 
 
 def test_trees_deeper_than_the_heads() -> None:

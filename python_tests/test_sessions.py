@@ -173,6 +173,7 @@ def test_session_arguments() -> None:
         tiny().session(batch=0)
     with pytest.raises(ValueError, match=r"max_length: needs an integer in \[1, 256\], got 257"):
         tiny().session(max_length=257)
+    assert tiny().session().max_length == 256
     session = tiny().session(max_nodes=4, max_length=32)
     with pytest.raises(ValueError, match="at most the session's 4 nodes, got 8"):
         generate(session, PROMPT, tree=8)
