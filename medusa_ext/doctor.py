@@ -110,7 +110,8 @@ def _cuda(found: Found) -> str:
     info = found.binary.info
     if info["cuda"]:
         return f"built with nvcc {info['cuda']} for {', '.join(info['cuda_arches'])}"
-    return f"not built: {info['cuda_reason']}"
+    # Built where CUDA could not be had, perhaps elsewhere; what is wrong here matters more.
+    return f"not built: {info['cuda_reason'] if found.plan.cuda else found.plan.cuda_reason}"
 
 
 def _can_compile(settings: Settings) -> bool:

@@ -59,10 +59,10 @@ class Cuda:
 
 def decide(torch_cuda: str | None, settings: Settings) -> tuple[Cuda | None, str]:
     """What to build, and the reason in words. `torch_cuda`: torch.version.cuda, as "13.0"."""
-    if settings.cuda is False:
-        return None, "MEDUSA_CUDA=0"
     if torch_cuda is None:
         return None, "the installed torch is not a CUDA build"
+    if settings.cuda is False:
+        return None, "MEDUSA_CUDA=0"
     nvcc = find_nvcc(settings, torch_cuda)
     if isinstance(nvcc, str):
         return None, nvcc
