@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -27,15 +28,18 @@ class OutOfMemory : public std::bad_alloc {
 };
 
 /// Zeroed pages straight from the kernel: a cache costs only the rows that are used, and large
-/// arrays may lie in huge pages, which spares the weight stream most of its address translations.
+/// arrays begin and may lie in huge pages, which spares the weight stream most of its address
+/// translations.
 Storage map_pages(int64_t bytes) {
-  void* pages = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const size_t mapped = static_cast<size_t>(bytes + kHugePage);
+  void* pages = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (pages == MAP_FAILED) throw OutOfMemory(bytes);
+  const uintptr_t address = reinterpret_cast<uintptr_t>(pages);
+  void* aligned = reinterpret_cast<void*>((address + kHugePage - 1) / kHugePage * kHugePage);
 #ifdef MADV_HUGEPAGE
-  madvise(pages, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+  madvise(aligned, static_cast<size_t>(bytes), MADV_HUGEPAGE);
 #endif
-  return Storage(pages, [bytes](void* data) { munmap(data, static_cast<size_t>(bytes)); });
+  return Storage(aligned, [pages, mapped](void*) { munmap(pages, mapped); });
 }
 
 Storage allocate(int64_t bytes) {

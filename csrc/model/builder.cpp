@@ -23,13 +23,25 @@ struct Piece {
 
 }  // namespace
 
-Matrix make_matrix(const Backend& backend, DType format, int32_t num_outputs, int32_t num_inputs) {
+Storage WeightArena::allocate(int64_t bytes) {
+  const int64_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (size > kChunkBytes / 2) return backend_.allocate(bytes);
+  if (!chunk_ || used_ + size > kChunkBytes) {
+    chunk_ = backend_.allocate(kChunkBytes);
+    used_ = 0;
+  }
+  const Storage piece(chunk_, static_cast<uint8_t*>(chunk_.get()) + used_);
+  used_ += size;
+  return piece;
+}
+
+Matrix WeightArena::make_matrix(DType format, int32_t num_outputs, int32_t num_inputs) {
   Matrix matrix;
   matrix.packed.format = format;
   matrix.packed.num_outputs = num_outputs;
   matrix.packed.num_inputs = num_inputs;
-  matrix.packed.bytes = backend.kernels->packed_bytes(format, num_outputs, num_inputs);
-  matrix.storage = backend.allocate(matrix.packed.bytes);
+  matrix.packed.bytes = backend_.kernels->packed_bytes(format, num_outputs, num_inputs);
+  matrix.storage = allocate(matrix.packed.bytes);
   matrix.packed.data = matrix.storage.get();
   return matrix;
 }
@@ -122,16 +134,16 @@ void WeightSlots::check_complete(const char* what) const {
 }
 
 ModelBuilder::ModelBuilder(ModelConfig config, const Formats& formats, Backend backend)
-    : slots_(backend) {
+    : slots_(backend), arena_(backend) {
   check_config(config);
   model_ = std::make_shared<Model>(std::move(config), std::move(backend));
   const ModelConfig& shape = model_->config();
-  model_->embedding = make_matrix(model_->backend(), format_of(formats, "embed"), shape.vocab_size,
-                                  shape.hidden_size);
+  model_->embedding =
+      arena_.make_matrix(format_of(formats, "embed"), shape.vocab_size, shape.hidden_size);
   slots_.add_matrix("embed", &model_->embedding.packed, 0, shape.vocab_size);
   if (!shape.tied_embeddings) {
-    model_->untied_lm_head = make_matrix(model_->backend(), format_of(formats, "lm_head"),
-                                         shape.vocab_size, shape.hidden_size);
+    model_->untied_lm_head =
+        arena_.make_matrix(format_of(formats, "lm_head"), shape.vocab_size, shape.hidden_size);
     slots_.add_matrix("lm_head", &model_->untied_lm_head.packed, 0, shape.vocab_size);
   }
   model_->final_norm = DeviceArray<float>(model_->backend(), shape.hidden_size);
@@ -156,19 +168,19 @@ void ModelBuilder::add_layer(const Formats& formats, int32_t index) {
   }
   add_attention(formats, prefix, layer);
   layer.o =
-      make_matrix(backend, format_of(formats, prefix + "o"), shape.hidden_size, shape.q_width());
+      arena_.make_matrix(format_of(formats, prefix + "o"), shape.hidden_size, shape.q_width());
   slots_.add_matrix(prefix + "o", &layer.o.packed, 0, shape.hidden_size);
   const DType ffn_format = format_of(formats, prefix + "gate");
   if (format_of(formats, prefix + "up") != ffn_format) {
     fail(prefix + "up", std::string("the format of gate, ") + dtype_name(ffn_format),
          dtype_name(format_of(formats, prefix + "up")));
   }
-  layer.gate_up = make_matrix(backend, ffn_format, 2 * shape.ffn_size, shape.hidden_size);
+  layer.gate_up = arena_.make_matrix(ffn_format, 2 * shape.ffn_size, shape.hidden_size);
   layer.gate_up.packed.is_gate_up = true;
   slots_.add_matrix(prefix + "gate", &layer.gate_up.packed, 0, shape.ffn_size);
   slots_.add_matrix(prefix + "up", &layer.gate_up.packed, shape.ffn_size, shape.ffn_size);
   layer.down =
-      make_matrix(backend, format_of(formats, prefix + "down"), shape.hidden_size, shape.ffn_size);
+      arena_.make_matrix(format_of(formats, prefix + "down"), shape.hidden_size, shape.ffn_size);
   slots_.add_matrix(prefix + "down", &layer.down.packed, 0, shape.hidden_size);
 }
 
@@ -184,7 +196,7 @@ void ModelBuilder::add_attention(const Formats& formats, const std::string& pref
   layer.qkv.reserve(3);
   if (fused) {
     MatrixPart part;
-    part.matrix = make_matrix(backend, format, shape.qkv_width(), shape.hidden_size);
+    part.matrix = arena_.make_matrix(format, shape.qkv_width(), shape.hidden_size);
     layer.qkv.push_back(std::move(part));
   }
   if (shape.qkv_bias) layer.qkv_bias = DeviceArray<float>(backend, shape.qkv_width());
@@ -196,8 +208,8 @@ void ModelBuilder::add_attention(const Formats& formats, const std::string& pref
     } else {
       MatrixPart part;
       part.column = column;
-      part.matrix = make_matrix(backend, format_of(formats, prefix + piece.name), piece.num_outputs,
-                                shape.hidden_size);
+      part.matrix = arena_.make_matrix(format_of(formats, prefix + piece.name), piece.num_outputs,
+                                       shape.hidden_size);
       layer.qkv.push_back(std::move(part));
       slots_.add_matrix(prefix + piece.name, &layer.qkv.back().matrix.packed, 0, piece.num_outputs);
     }
@@ -216,7 +228,7 @@ std::shared_ptr<Model> ModelBuilder::finish() {
 
 HeadsBuilder::HeadsBuilder(std::shared_ptr<const Model> model, HeadsConfig config,
                            DType block_format, DType lm_head_format)
-    : slots_(model->backend()) {
+    : slots_(model->backend()), arena_(model->backend()) {
   if (config.num_heads < 1) fail("num_heads", "at least 1", std::to_string(config.num_heads));
   if (config.num_layers < 1) fail("num_layers", "at least 1", std::to_string(config.num_layers));
   const int32_t vocab = model->config().vocab_size;
@@ -236,7 +248,7 @@ HeadsBuilder::HeadsBuilder(std::shared_ptr<const Model> model, HeadsConfig confi
   const int32_t width = heads.model->config().hidden_size;
   const int32_t num_heads = heads.config.num_heads;
   const int32_t deeper = heads.config.num_layers - 1;
-  heads.first_block = make_matrix(backend, block_format, num_heads * width, heads.input_width());
+  heads.first_block = arena_.make_matrix(block_format, num_heads * width, heads.input_width());
   heads.first_bias = DeviceArray<float>(backend, int64_t{num_heads} * width);
   heads.block_bias = DeviceArray<float>(backend, int64_t{deeper} * num_heads * width);
   heads.blocks.reserve(static_cast<size_t>(deeper * num_heads));
@@ -248,7 +260,7 @@ HeadsBuilder::HeadsBuilder(std::shared_ptr<const Model> model, HeadsConfig confi
   for (int32_t layer = 1; layer <= deeper; ++layer) {
     for (int32_t k = 0; k < num_heads; ++k) {
       const std::string prefix = std::to_string(k) + "." + std::to_string(layer) + ".";
-      heads.blocks.push_back(make_matrix(backend, block_format, width, width));
+      heads.blocks.push_back(arena_.make_matrix(block_format, width, width));
       slots_.add_matrix(prefix + "weight", &heads.blocks.back().packed, 0, width);
       slots_.add_vector(prefix + "bias",
                         heads.block_bias.data() + (int64_t{layer - 1} * num_heads + k) * width,
@@ -261,7 +273,7 @@ HeadsBuilder::HeadsBuilder(std::shared_ptr<const Model> model, HeadsConfig confi
   heads.lm_heads.reserve(static_cast<size_t>(num_lm_heads));
   for (int32_t i = 0; i < num_lm_heads; ++i) {
     heads.lm_heads.push_back(
-        make_matrix(backend, lm_head_format, heads.config.draft_vocab_size, width));
+        arena_.make_matrix(lm_head_format, heads.config.draft_vocab_size, width));
     slots_.add_matrix(own ? std::to_string(i) + ".lm_head" : "lm_head",
                       &heads.lm_heads.back().packed, 0, heads.config.draft_vocab_size);
   }

@@ -51,8 +51,26 @@ class WeightSlots {
   std::map<std::string, VectorSlot> vectors_;
 };
 
-/// Memory for a matrix of `format`, contents undefined.
-Matrix make_matrix(const Backend& backend, DType format, int32_t num_outputs, int32_t num_inputs);
+/// Memory for the matrices of one model, side by side in large chunks: all of it may then lie in
+/// huge pages, which plain decoding, a stream through every weight, is faster for. A chunk is freed
+/// with the last matrix in it.
+class WeightArena {
+ public:
+  explicit WeightArena(Backend backend) : backend_(std::move(backend)) {}
+
+  /// A matrix of `format`, contents undefined.
+  Matrix make_matrix(DType format, int32_t num_outputs, int32_t num_inputs);
+
+ private:
+  static constexpr int64_t kChunkBytes = int64_t{64} << 20;
+  static constexpr int64_t kAlignment = 256;
+
+  Storage allocate(int64_t bytes);
+
+  Backend backend_;
+  Storage chunk_;
+  int64_t used_ = 0;
+};
 
 /// Bytes of `num_inputs` source weights of a row.
 int64_t source_row_bytes(SourceType type, int32_t num_inputs);
@@ -71,6 +89,7 @@ class ModelBuilder {
 
   std::shared_ptr<Model> model_;
   WeightSlots slots_;
+  WeightArena arena_;
 };
 
 class HeadsBuilder {
@@ -86,6 +105,7 @@ class HeadsBuilder {
  private:
   std::shared_ptr<Heads> heads_;
   WeightSlots slots_;
+  WeightArena arena_;
 };
 
 }  // namespace medusa
