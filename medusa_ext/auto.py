@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from .drafters import MAX_NGRAM, MIN_NGRAM_ALONE, MIN_NGRAM_COMBINED
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _SIZES: Final = (1, 2, 3, 4, 5, 6, 8, 11, 15, 20, 31, 47, 63)
 _REPLAN: Final = 16  # steps between two plans
 _RETRY: Final = 64  # heads that do not pay are tried again every so many steps
+_PROBE: Final = 48  # a plain step every so many steps tells what drafts are up against
+_FIRST_PROBES: Final = (3, 8)
 _MARGIN: Final = 1.03  # drafts must promise this much over plain decoding
 
 
@@ -40,32 +43,44 @@ class Rate:
 
 
 class LiveCosts:
-    """A cost curve corrected by the steps that run, relative to one another.
+    """A cost curve corrected by the steps that run. Sessions of a model share one.
 
-    The general pace (a longer text, another load of the machine) is followed apart: it changes all
-    sizes alike and decides nothing.
+    A size that has run counts with its own recent time. Any other takes the curve's, scaled like
+    the nearest size that has run: so a curve measured while the machine was busy is soon corrected.
     """
 
     def __init__(self, curve: CostCurve) -> None:
-        self._curve = curve
-        self._factors: dict[int, float] = {}
-        self._pace = 1.0
+        self.curve = curve
+        self._seen: dict[int, float] = {}
+        self.heads = curve.heads  # seconds of one evaluation of the heads
 
-    @property
-    def heads(self) -> float:
-        """Seconds of one evaluation of the heads."""
-        return self._curve.heads
+    def has_seen(self, num_rows: int) -> bool:
+        """Whether a step of so many rows has run."""
+        return num_rows in self._seen
 
     def step(self, num_rows: int) -> float:
-        """Seconds of a step of `num_rows` rows at the curve's pace."""
-        return self._curve.step(num_rows) * self._factors.get(num_rows, 1.0)
+        """Seconds of a step of `num_rows` rows."""
+        if num_rows in self._seen:
+            return self._seen[num_rows]
+        if not self._seen:
+            return self.curve.step(num_rows)
+        near = min(self._seen, key=lambda rows: max(rows / num_rows, num_rows / rows))
+        return self.curve.step(num_rows) * self._seen[near] / self.curve.step(near)
 
     def observe(self, num_rows: int, seconds: float) -> None:
-        """Takes in a measured step. One that was interrupted counts as at most twice too long."""
-        ratio = min(max(seconds / self._curve.step(num_rows), 0.5 * self._pace), 2.0 * self._pace)
-        factor = self._factors.get(num_rows, 1.0)
-        self._pace += 0.1 * (ratio / factor - self._pace)
-        self._factors[num_rows] = factor + 0.05 * (ratio / self._pace - factor)
+        """Takes in a measured step.
+
+        A step cannot be too fast by accident, so the first one that is faster than expected is
+        believed; one that was interrupted counts as at most twice too long.
+        """
+        expected = self.step(num_rows)
+        is_first = num_rows not in self._seen
+        rate = (1.0 if seconds < expected else 0.5) if is_first else 0.2
+        self._seen[num_rows] = expected + rate * (min(seconds, 2.0 * expected) - expected)
+
+    def observe_heads(self, seconds: float) -> None:
+        """Takes in the time that the heads took."""
+        self.heads += 0.1 * (min(seconds, 2.0 * self.heads) - self.heads)
 
 
 @dataclass(frozen=True)
@@ -121,21 +136,25 @@ class AutoDrafter:
 
     While lookup does not pay, its first guess is still compared with what is emitted, at no cost;
     heads that do not pay are tried again now and then. So either comes back when it would help.
+    While drafts do pay, a plain step now and then makes sure of it.
     """
 
     def __init__(
         self,
-        curve: CostCurve,
+        costs: LiveCosts,
         max_nodes: int,
         *,
         use_lookup: bool = True,
         heads: _C.Heads | None = None,
         trees: NestedTrees | None = None,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """`max_nodes` bounds a tree; `trees` are the best trees of `heads`, given with them."""
+        """`max_nodes` bounds a tree; `trees` are the best trees of `heads`, given with them;
+        `clock` times the heads."""
         self.name = "both" if heads and use_lookup else "heads" if heads else "lookup"
         self.max_nodes = max_nodes
-        self._costs = LiveCosts(curve)
+        self._costs = costs
+        self._clock = clock
         self._use_lookup = use_lookup
         self._min_ngram = MIN_NGRAM_ALONE if heads is None else MIN_NGRAM_COMBINED
         self._heads = heads
@@ -152,29 +171,37 @@ class AutoDrafter:
         # Of the step under way, for `observe`.
         self._guesses: list[list[int]] = []
         self._heads_nodes = 0
+        self._heads_seconds = 0.0
         self._rows = 0
 
     def propose(self, session: _C.Session, active: Sequence[int]) -> bool:
         """Adds what the present plan says."""
         plan = self._current_plan(len(active))
         self._steps += 1
+        if self._is_probe(len(active)):
+            plan = Plan()
+            self._planned_at = (self._steps - _REPLAN, len(active))
         self._guesses = self._look_up(session, active, plan.lookup)
         matched = sum(1 for guesses in self._guesses if guesses) if plan.lookup else 0
         nodes = plan.heads_beside if 2 * matched > len(active) else plan.heads
         if self._heads is not None and not nodes and not matched and self._steps % _RETRY == 0:
             nodes = 1
         if nodes and self._heads is not None:
+            start = self._clock()
             session.draft_heads(self._heads, self._tree(nodes))
+            self._heads_seconds = self._clock() - start
+            self._costs.observe_heads(self._heads_seconds)
         self._heads_nodes = nodes
-        self._rows = len(active)
+        self._rows = len(active) * (1 + nodes)
         if plan.lookup:
             self._rows += sum(len(guesses) for guesses in self._guesses)
         return matched > 0 or nodes > 0
 
     def observe(self, emitted: Sequence[Sequence[int]], seconds: float) -> None:
         """Learns from what the step emitted and from the time it took."""
-        if self._heads_nodes == 0:
-            self._costs.observe(self._rows, seconds)
+        if self._heads_nodes:
+            seconds = max(seconds - self._heads_seconds, 0.0)
+        self._costs.observe(self._rows, seconds)
         for guesses, tokens in zip(self._guesses, emitted, strict=True):
             if guesses:
                 hits = 0
@@ -194,6 +221,12 @@ class AutoDrafter:
             self._plan = best_plan(self._costs, batch, self.max_nodes, rate, gains)
             self._planned_at = (self._steps, batch)
         return self._plan
+
+    def _is_probe(self, batch: int) -> bool:
+        """Whether this step is to be plain for the sake of its time."""
+        if self._steps % _PROBE == 0:
+            return True
+        return self._steps in _FIRST_PROBES and not self._costs.has_seen(batch)
 
     def _look_up(
         self, session: _C.Session, active: Sequence[int], num_nodes: int

@@ -219,7 +219,7 @@ def _check_size(num_nodes: int, max_nodes: int) -> None:
 def _auto_drafter(model: Model, draft: str, max_nodes: int) -> Drafter:
     heads: _C.Heads | None = None if draft == "lookup" else model.heads
     return AutoDrafter(
-        model.cost_curve(),
+        model.live_costs(),
         min(max_nodes, DEFAULT_MAX_NODES),
         use_lookup=draft != "heads",
         heads=heads,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from .auto import LiveCosts
 from .options import integer
 from .session import Session
 from .streaming import TextDecoder
@@ -45,7 +46,7 @@ class Model:
     eos_ids: frozenset[int] = frozenset()
     _idle: list[Session] = field(default_factory=list, repr=False, init=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False, init=False)
-    _curves: dict[tuple[str, ...], CostCurve] = field(default_factory=dict, repr=False, init=False)
+    _costs: dict[tuple[str, ...], LiveCosts] = field(default_factory=dict, repr=False, init=False)
 
     def session(
         self,
@@ -104,6 +105,10 @@ class Model:
 
     def cost_curve(self, remeasure: bool = False, progress: Any = None) -> CostCurve:
         """What a step costs here by its rows: known, from the user cache, or measured now."""
+        return self.live_costs(remeasure, progress).curve
+
+    def live_costs(self, remeasure: bool = False, progress: Any = None) -> LiveCosts:
+        """The cost curve with what this model's decoding has shown since."""
         from . import _C
 
         facts = [self.fingerprint, self.device, self.native.isa, self.kv_dtype]
@@ -112,10 +117,11 @@ class Model:
             facts += [self.heads.kind, str(self.heads.num_heads), str(self.heads.packed_bytes)]
         key = tuple(facts)
         with self._lock:
-            curve = None if remeasure else self._curves.get(key) or load_curve(cache_path(key))
-            if curve is None:
-                native = _C.Session(self.native, 1, 256, 64, self.kv_dtype)
-                curve = measure(native, self.config.vocab_size, self.heads, progress)
-                save_curve(cache_path(key), curve)
-            self._curves[key] = curve
-        return curve
+            if key not in self._costs or remeasure:
+                curve = None if remeasure else load_curve(cache_path(key))
+                if curve is None:
+                    native = _C.Session(self.native, 1, 256, DEFAULT_MAX_NODES, self.kv_dtype)
+                    curve = measure(native, self.config.vocab_size, self.heads, progress)
+                    save_curve(cache_path(key), curve)
+                self._costs[key] = LiveCosts(curve)
+            return self._costs[key]

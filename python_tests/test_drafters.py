@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from models import tiny, tiny_directory, tiny_heads, tiny_with_heads
 
 import medusa_ext
 from medusa_ext import Tree, generate
-from medusa_ext.auto import AutoDrafter
+from medusa_ext.auto import AutoDrafter, LiveCosts
 from medusa_ext.drafters import CombinedDrafter, HeadsDrafter, LookupDrafter, NoDrafter
 from medusa_ext.generation import make_drafter
 from medusa_ext.options import Options
@@ -131,18 +132,46 @@ def test_calibrated_heads_choose_their_trees() -> None:
     assert generate(model, PROMPT, 30, tree=20, ignore_eos=True).tokens == plain.tokens
 
 
+class Timed:
+    """An automatic drafter that is told the times of a cost curve instead of the real ones."""
+
+    def __init__(self, curve: CostCurve, told: CostCurve | None = None, **options: Any) -> None:
+        """`curve`: the machine's; `told`: the one measured before, if it is another."""
+        self._curve = curve
+        self._now = 0.0
+        self._inner = AutoDrafter(LiveCosts(told or curve), 32, clock=self._clock, **options)
+        self.max_nodes, self.name = self._inner.max_nodes, self._inner.name
+        self.rows: list[int] = []
+
+    def _clock(self) -> float:
+        # Each pair of readings is one evaluation of the heads.
+        self._now += self._curve.heads
+        return self._now
+
+    def propose(self, session: Any, active: Sequence[int]) -> bool:
+        before = self._now
+        drafted = self._inner.propose(session, active)
+        self.rows.append(sum(len(session.tree(b)[0]) for b in active))
+        self._seconds = self._curve.step(self.rows[-1])
+        self._seconds += self._curve.heads if self._now > before else 0.0
+        return drafted
+
+    def observe(self, emitted: Sequence[Sequence[int]], seconds: float) -> None:
+        self._inner.observe(emitted, self._seconds)
+
+
+def with_heads(model: medusa_ext.Model) -> dict[str, Any]:
+    return {"heads": model.heads, "trees": model.trees()}
+
+
 @pytest.mark.parametrize("use", ["lookup", "heads", "both"])
 def test_auto_is_exact_and_drafts_where_nodes_are_free(use: str) -> None:
     model = tiny_with_heads()
-    drafter = AutoDrafter(
-        FREE,
-        32,
-        use_lookup=use != "heads",
-        heads=None if use == "lookup" else model.heads,
-        trees=None if use == "lookup" else model.trees(),
-    )
-    plain = generate(model, [PROMPT, "aaaa aaaa"], 80, tree=None, ignore_eos=True)
-    out = generate(model, [PROMPT, "aaaa aaaa"], 80, draft=drafter, ignore_eos=True)
+    heads = {} if use == "lookup" else with_heads(model)
+    drafter = Timed(FREE, use_lookup=use != "heads", **heads)
+    prompts = [PROMPT, "aaaa aaaa"]
+    plain = generate(model, prompts, 80, tree=None, ignore_eos=True)
+    out = generate(model, prompts, 80, draft=drafter, ignore_eos=True)
     assert [one.tokens for one in out] == [one.tokens for one in plain]
     assert out[0].stats.draft == use
     assert out[0].stats.plain_steps < out[0].stats.steps
@@ -151,10 +180,19 @@ def test_auto_is_exact_and_drafts_where_nodes_are_free(use: str) -> None:
 def test_auto_decodes_plainly_where_nodes_cost_too_much() -> None:
     model = tiny_with_heads()
     dear = CostCurve([1, 2, 64], [1e-3, 2.2e-3, 64e-3], heads=5e-3)
-    drafter = AutoDrafter(dear, 32, heads=model.heads, trees=model.trees())
-    out = generate(model, PROMPT, 100, draft=drafter, ignore_eos=True)
+    out = generate(model, PROMPT, 200, draft=Timed(dear, **with_heads(model)), ignore_eos=True)
     # Heads are tried once in 64 steps; everything else is plain.
-    assert out.stats.plain_steps >= out.stats.steps - 2
+    assert out.stats.plain_steps >= out.stats.steps - 4
+
+
+def test_auto_corrects_a_wrong_curve() -> None:
+    """Measured on a busy machine, nodes looked free: after a few steps nothing is drafted."""
+    model = tiny_with_heads()
+    dear = CostCurve([1, 2, 64], [1e-3, 2.2e-3, 64e-3], heads=5e-3)
+    drafter = Timed(dear, told=FREE, **with_heads(model))
+    generate(model, PROMPT, 200, draft=drafter, ignore_eos=True)
+    assert max(drafter.rows[:8]) > 8
+    assert sum(rows > 1 for rows in drafter.rows[100:]) <= 4
 
 
 def test_auto_gives_up_heads_that_are_never_right() -> None:
@@ -162,7 +200,7 @@ def test_auto_gives_up_heads_that_are_never_right() -> None:
     heads = tiny_heads(useless=True)
     model = medusa_ext.load(tiny_directory(), heads=heads, dtype="float32")
     curve = CostCurve([1, 8, 64], [1e-3, 1.2e-3, 8e-3], heads=0.1e-3)
-    drafter = AutoDrafter(curve, 32, use_lookup=False, heads=model.heads, trees=model.trees())
+    drafter = Timed(curve, use_lookup=False, **with_heads(model))
     out = generate(model, PROMPT, 200, draft=drafter, ignore_eos=True)
     assert out.stats.steps > 60
     assert out.stats.plain_steps > out.stats.steps // 2

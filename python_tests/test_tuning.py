@@ -8,7 +8,7 @@ import pytest
 
 from medusa_ext.auto import LiveCosts, Plan, Rate, best_plan
 from medusa_ext.trees import default_trees
-from medusa_ext.tuning import CostCurve, load_curve, save_curve
+from medusa_ext.tuning import CostCurve, load_curve, rising, save_curve
 
 FLAT = CostCurve([1, 64], [1.0, 1.0001])
 STEEP = CostCurve([1, 2, 64], [1.0, 2.0, 64.0])
@@ -54,22 +54,32 @@ def test_curve_between_and_beyond_its_points() -> None:
     assert [curve.step(n) for n in (1, 2, 3, 4, 8)] == [1.0, 2.0, 2.5, 3.0, 6.0]
 
 
-def test_live_costs_follow_one_size_but_not_the_pace() -> None:
-    costs = LiveCosts(CostCurve([1, 8], [1.0, 2.0]))
-    for _ in range(300):
-        costs.observe(1, 1.0)
+def test_disturbed_sizes_take_the_cost_of_larger_ones() -> None:
+    assert rising([1.0, 5.0, 2.0, 3.0, 2.5]) == [1.0, 2.0, 2.0, 2.5, 2.5]
+
+
+def test_costs_follow_what_runs() -> None:
+    costs = LiveCosts(CostCurve([1, 8, 9], [1.0, 2.0, 2.2]))
+    assert not costs.has_seen(8)
+    for _ in range(30):
         costs.observe(8, 3.0)
-    assert costs.step(8) / costs.step(1) == pytest.approx(3.0, rel=0.1)
-    for _ in range(300):
-        costs.observe(1, 5.0)
-        costs.observe(8, 15.0)
-    assert costs.step(8) / costs.step(1) == pytest.approx(3.0, rel=0.1)
+    assert costs.has_seen(8)
+    assert costs.step(8) == pytest.approx(3.0, rel=0.01)
+    # Sizes that have not run go with the nearest that has.
+    assert costs.step(9) == pytest.approx(3.3, rel=0.01)
+    assert costs.step(1) == pytest.approx(1.5, rel=0.01)
+    for _ in range(30):
+        costs.observe(1, 0.5)
+    assert costs.step(1) == pytest.approx(0.5, rel=0.01)
+    assert costs.step(8) == pytest.approx(3.0, rel=0.01)
 
 
-def test_an_interrupted_step_hardly_counts() -> None:
-    costs = LiveCosts(CostCurve([1, 8], [1.0, 2.0]))
+def test_an_interrupted_step_counts_little() -> None:
+    costs = LiveCosts(CostCurve([1, 8], [1.0, 2.0], heads=1.0))
+    costs.observe(1, 1.0)
     costs.observe(1, 1000.0)
-    assert costs.step(1) < 1.1
+    costs.observe_heads(1000.0)
+    assert costs.step(1) <= 1.2 and costs.heads <= 1.1
 
 
 def test_rate_moves_from_its_prior_to_what_is_seen() -> None:
