@@ -70,7 +70,7 @@ class ModelBuilder:
         """A norm's weight or a bias."""
 
     def finish(self) -> Model:
-        """ValueError naming the tensors that are missing or incomplete. The builder is empty after."""
+        """ValueError naming the tensors that are missing or incomplete. Empties the builder."""
 
 class Model:
     """Immutable packed weights."""

@@ -148,7 +148,7 @@ def test_replay_follows_the_ranks_through_the_tree() -> None:
 
 
 def test_training_learns_and_its_heads_are_saved(tmp_path: Path) -> None:
-    settings = replace(SMALL, epochs=12, dropout=0.0, learning_rate=3e-3)
+    settings = replace(SMALL, epochs=30, dropout=0.0, learning_rate=3e-3)
     facts = train(settings, replace(options(tmp_path), plots=True), Processes())
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss_0"] for line in lines if "loss_0" in line]

@@ -29,7 +29,6 @@ class Transformers:
             vocab_size=config.vocab_size,
             max_position_embeddings=config.max_position_embeddings,
             tie_word_embeddings=config.tie_word_embeddings,
-            attn_implementation="sdpa",
         )
         with torch.device("meta"):
             model = transformers.LlamaForCausalLM(shape)
