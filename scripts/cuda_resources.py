@@ -128,7 +128,9 @@ def short_name(mangled: str) -> str:
     if match is None:
         raise RuntimeError(f"not a kernel's name: {name}")
     arguments = match.group(2) or ""
-    arguments = re.sub(r"\((?:\w|::|\(|\)| )*?RowReduction\)", "RowReduction ", arguments)
+    for kind, meaning in enumerate(("argmax", "gumbel", "entropy")):
+        pattern = rf"\((?:\w|::|\(|\)| )*?RowReduction\){kind}"
+        arguments = re.sub(pattern, meaning, arguments)
     arguments = re.sub(r"\((?:unsigned )?int\)|medusa::cuda::|__nv_", "", arguments)
     return match.group(1) + arguments.replace("__half", "half")
 
@@ -178,7 +180,7 @@ def compile_kernels(source: Path, nvcc: str, cuobjdump: str | None) -> list[Kern
         command = [nvcc, *FLAGS, *targets, "-Xptxas", "-v", f"-I{CSRC}", "--keep"]
         command += ["--keep-dir", folder, "-c", str(source), "-o", f"{folder}/kernels.o"]
         usage = parse_usage(run(command))
-        ptx = next(Path(folder).glob(f"*compute_{PTX_ARCHITECTURE}.ptx"))
+        ptx = next(Path(folder).glob(f"*_{PTX_ARCHITECTURE}.ptx"))
         threads = parse_threads(ptx.read_text())
         kernels = {
             mangled: Kernel(short_name(mangled), threads[mangled], by_architecture)
@@ -186,7 +188,7 @@ def compile_kernels(source: Path, nvcc: str, cuobjdump: str | None) -> list[Kern
         }
         if cuobjdump is not None:
             for architecture in ARCHITECTURES:
-                cubin = next(Path(folder).glob(f"*sm_{architecture}.cubin"))
+                cubin = next(Path(folder).glob(f"*_{architecture}.cubin"))
                 for mangled, instructions in disassemble(cubin, cuobjdump).items():
                     kernels[mangled].instructions[architecture] = instructions
     return list(kernels.values())
