@@ -120,7 +120,7 @@ struct RopeCase {
     if (dtype == DType::kFloat16) {
       return to_float(reinterpret_cast<const Float16*>(cache.data())[i]);
     }
-    return static_cast<double>(cache[i]) * scales[line(row, g)];
+    return static_cast<int8_t>(cache[i]) * static_cast<double>(scales[line(row, g)]);
   }
 
   /// Half a unit of the storage type at the size of these values, with room for float32.
