@@ -56,11 +56,10 @@ class Transformers:
 
     def forward_rows(self, rows: int) -> None:
         """One forward of so many rows behind the cached text, with all their logits."""
-        length = self._cache.get_seq_length()
         with self._torch.inference_mode():
             ids = self._torch.arange(1, rows + 1)[None]
             self._model(ids, past_key_values=self._cache, use_cache=True)
-        self._cache.crop(length)
+        self._cache.crop(-rows)  # a negative count removes rows, in all versions
 
     def _ids(self, tokens: npt.NDArray[np.int32]) -> Any:
         return self._torch.from_numpy(tokens.astype(np.int64))[None]
