@@ -92,7 +92,7 @@ def load(
     if checkpoint is not None:
         native_heads = model_factory.build_heads(native, checkpoint, source, placement.dtype)
         trees, calibrated = _trees_of(checkpoint)
-    return Model(
+    loaded = Model(
         name=str(model),
         config=source.config,
         native=native,
@@ -105,6 +105,9 @@ def load(
         kv_dtype=placement.kv_dtype,
         eos_ids=_end_ids(source.config.eos_ids, tokenizer),
     )
+    if checkpoint is not None and checkpoint.base_fingerprint != fingerprint:
+        _warn_of_bad_guesses(loaded, checkpoint)
+    return loaded
 
 
 def generate(
@@ -257,6 +260,21 @@ def _load_heads(
     for warning in (*checkpoint.warnings, *warnings):
         _log.warning("%s", warning)
     return checkpoint
+
+
+def _warn_of_bad_guesses(model: Model, checkpoint: HeadsCheckpoint) -> None:
+    """For heads whose files do not say that they are this base's: a short run tells."""
+    from .heads_check import LOW_ACCURACY, first_head_accuracy
+
+    accuracy = first_head_accuracy(model)
+    if accuracy < LOW_ACCURACY:
+        _log.warning(
+            "%s: head 1 guesses %.0f %% of the tokens of a short greedy run; heads made for %s "
+            "would guess more, so drafts may be accepted badly",
+            checkpoint.path,
+            100 * accuracy,
+            model.name,
+        )
 
 
 def _trees_of(checkpoint: HeadsCheckpoint) -> tuple[NestedTrees, bool]:
