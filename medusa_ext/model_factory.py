@@ -39,6 +39,7 @@ _SOURCE_TYPES: Final = {
     "Q4_0": "q4_0",
     "Q4_1": "q4_1",
 }
+_FINEST_FIRST: Final = ("float32", "bfloat16", "float16", "int8", "int4")
 _VOCABULARY_MATRICES: Final = ("embed", "lm_head")
 
 Adapters = Mapping[str, tuple["torch.Tensor", "torch.Tensor"]]
@@ -47,7 +48,8 @@ Adapters = Mapping[str, tuple["torch.Tensor", "torch.Tensor"]]
 def choose_formats(source: ModelSource, dtype: str) -> dict[str, str]:
     """The packed format of every matrix, by canonical name.
 
-    "auto" keeps each tensor's own precision (types that are dequantised to 16 bits: int8).
+    "auto" keeps each tensor's own precision (types that are dequantised to 16 bits: int8); gate and
+    up are one product, so where a file stores them differently both take the finer format.
     Otherwise all matrices take `dtype`, but with "int4" the embedding and lm_head take int8:
     they are read by rows or decide the token, and 4 bits there cost much for little.
     """
@@ -62,7 +64,17 @@ def choose_formats(source: ModelSource, dtype: str) -> dict[str, str]:
             formats[item.canonical] = "int8"
         else:
             formats[item.canonical] = dtype
+    for gate in [name for name in formats if name.endswith(".gate")]:
+        up = gate.removesuffix("gate") + "up"
+        formats[gate] = formats[up] = _keeping_both(formats[gate], formats[up])
     return formats
+
+
+def _keeping_both(one: str, other: str) -> str:
+    """The format for two matrices of one product: the finer of theirs, or one finer than both."""
+    if {one, other} == {"bfloat16", "float16"}:
+        return "float32"
+    return min(one, other, key=_FINEST_FIRST.index)
 
 
 def build_model(

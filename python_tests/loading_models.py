@@ -86,10 +86,14 @@ def write_gguf(
     extra: dict[str, Any] | None = None,
     tokens: int = 0,
     tokenizer: str = "smollm",
+    raw: dict[str, np.ndarray] | None = None,
 ) -> None:
-    """Writes a model as GGUF; `types` maps a piece of a GGUF name to the type of those tensors
-    (matrices without one are F32). `tokens`: how many tokens of a tokenizer to add, byte-level
-    with that name of pre-tokenizer, or "llama" for a sentencepiece one."""
+    """Writes a model as GGUF.
+
+    `types` maps a piece of a GGUF name to the type of those tensors (matrices without one are F32);
+    `raw` has the stored bytes [rows, bytes] of some. `tokens`: how many tokens of a tokenizer to
+    add, byte-level with that name of pre-tokenizer, or "llama" for a sentencepiece one.
+    """
     config = model.config
     family = family or config.model_type
     writer = gguf.GGUFWriter(path, family)
@@ -132,7 +136,9 @@ def write_gguf(
         if family == "llama" and ".k_proj." in name:
             values = permute(values, config.num_key_value_heads)
         kind = next((t for piece, t in (types or {}).items() if piece in stored), None)
-        if kind is None or values.ndim == 1:
+        if raw is not None and name in raw:
+            writer.add_tensor(stored, raw[name], raw_dtype=kind)
+        elif kind is None or values.ndim == 1:
             writer.add_tensor(stored, np.ascontiguousarray(values))
         else:
             writer.add_tensor(stored, gguf.quantize(values, kind), raw_dtype=kind)

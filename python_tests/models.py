@@ -29,6 +29,16 @@ TEMPLATE = (
 )
 TINY_VOCAB = 272  # 256 bytes, three control tokens, and ids that mean nothing
 END = 256
+ROPES = {
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+}
 
 
 @functools.cache
@@ -52,9 +62,13 @@ def byte_tokenizer() -> Tokenizer:
 
 @functools.cache
 def tiny_directory(family: str = "llama", **options: Any) -> Path:
-    """A directory with a random model of two layers and a byte tokenizer."""
+    """A directory with a random model of two layers and a byte tokenizer; `rope` names one of
+    ROPES, other options are those of the transformers configuration."""
     name = "-".join([family, *(f"{key}{value}" for key, value in sorted(options.items()))])
     directory = _folder() / name
+    if "rope" in options:
+        rope = ROPES[options.pop("rope")]
+        options["rope_parameters"] = {"rope_theta": 10000.0, **rope}
     model = tiny_model(family, **({"vocab_size": TINY_VOCAB, "eos_token_id": END} | options))
     with torch.no_grad():
         for parameter in model.parameters():
