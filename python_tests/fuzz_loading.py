@@ -1,7 +1,8 @@
 """Feeds damaged files to everything that loads: `python fuzz_loading.py --cases 20000 --seed 1`.
 
 Each case damages one file of a small valid checkpoint (bytes flipped, cut at any place, counts
-made huge, JSON values replaced, pickles with code in them) and loads it. It must load, or fail
+made huge, JSON values replaced, pickles with code in them), loads it and, if that works, packs it
+with the native module and decodes a few tokens with it. It must load, or fail
 with a ValueError or OSError that names the file; anything else, a hang, a crash or a jump in
 memory, is reported with the seed that repeats it, and the exit status is 1.
 """
@@ -34,6 +35,7 @@ import torch
 from loading_models import tiny_model, write_gguf
 from safetensors.torch import save_file
 
+from medusa_ext import _C
 from medusa_ext.loading import (
     base_fingerprint,
     check_against_base,
@@ -42,6 +44,10 @@ from medusa_ext.loading import (
     load_tokenizer,
     open_source,
 )
+from medusa_ext.loading.heads import HeadsCheckpoint
+from medusa_ext.loading.source import ModelSource
+from medusa_ext.model_factory import build_heads, build_model, choose_formats
+from medusa_ext.trees import Tree
 
 CASE_SECONDS = 20
 MAX_GROWTH_BYTES = 400 << 20
@@ -122,8 +128,8 @@ def attempt(case: Path, rng: random.Random) -> tuple[str, str]:
 
 
 def exercise(directory: Path, tokenizer: bool = False) -> None:
-    """Loads everything a checkpoint directory holds and reads every value."""
-    source = None
+    """Loads everything a checkpoint directory holds, reads every value and decodes with it."""
+    source = heads = None
     if any(directory.glob("*.gguf")) or (directory / "base").exists():
         source = open_source(directory / "base" if (directory / "base").exists() else directory)
         base_fingerprint(source)
@@ -137,8 +143,32 @@ def exercise(directory: Path, tokenizer: bool = False) -> None:
         heads = load_heads(directory / "heads")
         for _, tensor in heads.tensors():
             tensor.float().sum()
-        if source is not None:
-            check_against_base(heads, source.config)
+        # Heads come without a base of their own here: they get an undamaged one.
+        source = open_source(directory.parent / "safetensors" / "base")
+        check_against_base(heads, source.config)
+    if source is not None:
+        decode(source, heads)
+
+
+def decode(source: ModelSource, heads: HeadsCheckpoint | None) -> None:
+    """Packs a model as it is stored and its heads, and takes a few steps with drafts."""
+    native = build_model(source, choose_formats(source, "auto"), "cpu")
+    vocab = source.config.vocab_size
+    session = _C.Session(native, 1, 12, 8, "float32")
+    root = session.prefill(0, np.arange(5, dtype=np.int32) % vocab)
+    native_heads = build_heads(native, heads, source, "auto") if heads is not None else None
+    for _ in range(2):
+        session.begin_step()
+        if native_heads is not None:
+            session.draft_heads(native_heads, Tree([[0], [1], [0, 0]]).native)
+        else:
+            session.set_tree(0, np.array([root, 1, 0], np.int32), np.array([-1, 0, 1], np.int32))
+        session.verify()
+        session.accept()
+        session.compact()
+        root = session.roots[0]
+        # Whatever the weights are, even not numbers, a token is one of the vocabulary.
+        assert 0 <= root < vocab, root
 
 
 def make_templates(folder: Path) -> dict[str, Path]:
