@@ -15,6 +15,7 @@ from models import tiny, tiny_directory, tiny_heads
 
 from medusa_ext import generate
 from medusa_ext.cli import main
+from medusa_ext.commands import chat
 
 PROMPT = "hello hello"
 
@@ -222,6 +223,33 @@ def test_chat_survives_an_interruption() -> None:
     assert process.returncode == 0, err
     assert "interrupted" in err or "(cache)" in err
     assert "Traceback" not in err and err.count("tokens/s,") >= 1
+
+
+def test_an_interrupted_answer_stays_in_the_conversation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C after a few pieces: what was said is part of the history, the session goes on."""
+    session = tiny().session(max_length=250)
+    options = {"max_new_tokens": 30, "ignore_eos": True}
+    history: list[dict[str, str]] = []
+    shown = 0
+
+    def interrupted(*values: object, **_: object) -> None:
+        nonlocal shown
+        shown += 1
+        if shown == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chat, "print", interrupted, raising=False)
+        chat._answer(session, history, "hi", options)
+    whole = generate(tiny(), history[:1], 30, ignore_eos=True).text
+    spoken = history[1]["content"]
+    assert 0 < len(spoken) < len(whole) and whole.startswith(spoken)
+    capsys.readouterr()
+    chat._answer(session, history, "go on", options)
+    answer = generate(tiny(), history[:3], 30, ignore_eos=True).text
+    assert capsys.readouterr().out == answer + "\n" and history[3]["content"] == answer
 
 
 def test_broken_pipe_is_quiet() -> None:

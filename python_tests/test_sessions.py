@@ -149,6 +149,45 @@ def test_a_stream_left_early_keeps_the_text_so_far() -> None:
     assert kept + rest.tokens == whole
 
 
+class Interrupted:
+    """A native session in which the user presses Ctrl-C when `method` is called the n-th time."""
+
+    def __init__(self, native: Any, method: str, calls: int) -> None:
+        self._native, self._method, self._calls = native, method, calls
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._method:
+            self._calls -= 1
+            if self._calls == 0:
+                raise KeyboardInterrupt
+        return getattr(self._native, name)
+
+
+@pytest.mark.parametrize("calls", [1, 4])
+@pytest.mark.parametrize(
+    "method", ["begin_step", "set_tree", "verify", "accept", "compact", "emitted", "truncate"]
+)
+def test_an_interrupted_generation_leaves_the_session_usable(method: str, calls: int) -> None:
+    """Wherever it was: the session holds a beginning of the text, and goes on from there."""
+    model = tiny()
+    whole = generate(model, PROMPT, 60, tree=None, ignore_eos=True).tokens
+    truth = ids(PROMPT) + whole
+    session = model.session(max_length=128, max_nodes=12)
+    native = session.native
+    session.native = Interrupted(native, method, calls)
+    try:
+        generate(session, PROMPT, 20, ignore_eos=True, draft=planted(truth))
+    except KeyboardInterrupt:
+        pass
+    else:  # the roll-back at the end happens once
+        assert method == "truncate" and calls > 1
+    session.native = native
+    kept = session.tokens()
+    assert len(kept) > len(ids(PROMPT)) and kept == truth[: len(kept)]
+    left = 60 - (len(kept) - len(ids(PROMPT)))
+    assert kept + generate(session, None, left, ignore_eos=True).tokens == truth
+
+
 @pytest.mark.parametrize("options", [{"tree": None}, {"tree": 6, "draft": "lookup"}])
 def test_stream_is_generate_in_pieces(options: dict[str, Any]) -> None:
     model = tiny()
