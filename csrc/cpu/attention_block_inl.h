@@ -28,38 +28,53 @@ constexpr bool kHasScales(const T*) {
   return false;
 }
 
+/// Calls visit(d, columns) for ascending d: lane j of columns[g], float32, is component d of key
+/// first + g * kSize + j. Lanes behind `count` repeat the last key. The next block is on its way
+/// while this one is computed with.
+template <int kGroups, typename T, typename F>
+inline void visit_columns(const HeadRows<T>& keys, int64_t first, int count, int head_size,
+                          F&& visit) {
+  constexpr int kPerWord = 4 / sizeof(T), kPerLine = 64 / sizeof(T);
+  const int num_words = head_size / kPerWord;
+  const T* rows[kGroups * Vec::kSize];
+  alignas(64) float scales[kGroups * Vec::kSize];
+  for (int i = 0; i < kGroups * Vec::kSize; ++i) {
+    const int64_t row = first + std::min(i, count - 1);
+    rows[i] = keys.row(row);
+    for (int d = 0; d < head_size; d += kPerLine) prefetch(rows[i] + kBlock * keys.stride + d);
+    if (kHasScales(rows[i])) scales[i] = keys.scales[row];
+  }
+  for (int word = 0; word < num_words; word += Vec::kSize) {
+    const int words = std::min(Vec::kSize, num_words - word);
+    Vec tiles[kGroups][Vec::kSize];
+    for (int g = 0; g < kGroups; ++g) {
+      for (int i = 0; i < Vec::kSize; ++i) {
+        const T* source = rows[g * Vec::kSize + i] + word * kPerWord;
+        tiles[g][i] = words == Vec::kSize ? load_words(source) : load_words_partial(source, words);
+      }
+      transpose(tiles[g]);
+    }
+    for (int w = 0; w < words; ++w) {
+      for (int i = 0; i < kPerWord; ++i) {
+        Vec columns[kGroups];
+        for (int g = 0; g < kGroups; ++g) {
+          columns[g] = unpack(tiles[g][w], i, rows[0]);
+          if (kHasScales(rows[0])) columns[g] = columns[g] * load(scales + g * Vec::kSize);
+        }
+        visit((word + w) * kPerWord + i, columns);
+      }
+    }
+  }
+}
+
 /// Keys first … first + count - 1 as columns: out[d, j], float32, kBlock columns to a row. Columns
-/// behind `count` are undefined. The next block is on its way while this one is computed with.
+/// behind `count` are undefined.
 template <typename T>
 void load_keys(const HeadRows<T>& keys, int64_t first, int count, int head_size, float* out) {
-  constexpr int kPerWord = 4 / sizeof(T);
-  const int num_words = head_size / kPerWord;
   for (int group = 0; group < count; group += Vec::kSize) {
-    const T* rows[Vec::kSize];
-    alignas(64) float scales[Vec::kSize];
-    for (int i = 0; i < Vec::kSize; ++i) {
-      const int64_t row = first + std::min(group + i, count - 1);
-      rows[i] = keys.row(row);
-      if (kHasScales(rows[i])) scales[i] = keys.scales[row];
-    }
-    for (int word = 0; word < num_words; word += Vec::kSize) {
-      const int words = std::min(Vec::kSize, num_words - word);
-      Vec tile[Vec::kSize];
-      for (int i = 0; i < Vec::kSize; ++i) {
-        const T* source = rows[i] + word * kPerWord;
-        prefetch(source + kBlock * keys.stride);
-        tile[i] = words == Vec::kSize ? load_words(source) : load_words_partial(source, words);
-      }
-      transpose(tile);
-      for (int w = 0; w < words; ++w) {
-        float* column = out + int64_t{(word + w) * kPerWord} * kBlock + group;
-        for (int i = 0; i < kPerWord; ++i) {
-          Vec x = unpack(tile[w], i, rows[0]);
-          if (kHasScales(rows[0])) x = x * load(scales);
-          store(x, column + i * kBlock);
-        }
-      }
-    }
+    visit_columns<1>(keys, first + group, count - group, head_size, [&](int d, const Vec* column) {
+      store(*column, out + int64_t{d} * kBlock + group);
+    });
   }
 }
 
@@ -72,16 +87,42 @@ inline Vec load_value(const HeadRows<T>& values, int64_t row, int d, int head_si
   return x;
 }
 
+/// V rows of a block in the cache, converted as they are read, the next block being asked for.
+/// kWhole: the head size is a multiple of the vector's.
+template <typename T, bool kWhole>
+struct CachedValues {
+  const HeadRows<T>& values;
+  int64_t first;
+  int head_size;
+
+  Vec load(int j, int d) const {
+    prefetch(values.row(first + j + kBlock) + d);
+    if constexpr (kWhole) {
+      const T* source = values.row(first + j) + d;
+      Vec x = cpu::MEDUSA_ISA_NAMESPACE::load(source);
+      if (kHasScales(source)) x = x * values.scale(first + j);
+      return x;
+    }
+    return load_value(values, first + j, d, head_size);
+  }
+};
+
+/// V rows of a block as float32 [kBlock, padded], for many query vectors to read.
+struct StoredValues {
+  const float* values;
+  int padded;
+
+  Vec load(int j, int d) const { return cpu::MEDUSA_ISA_NAMESPACE::load(values + j * padded + d); }
+};
+
 /// V rows first … first + count - 1 as float32 [count, padded].
 template <typename T>
 void load_values(const HeadRows<T>& values, int64_t first, int count, int head_size, int padded,
                  float* out) {
-  constexpr int kPerLine = 64 / sizeof(T);
+  const CachedValues<T, false> cached{values, first, head_size};
   for (int j = 0; j < count; ++j) {
-    const T* next = values.row(first + j + kBlock);
-    for (int d = 0; d < head_size; d += kPerLine) prefetch(next + d);
     for (int d = 0; d < padded; d += Vec::kSize) {
-      store(load_value(values, first + j, d, head_size), out + int64_t{j} * padded + d);
+      store(cached.load(j, d), out + int64_t{j} * padded + d);
     }
   }
 }
@@ -137,6 +178,43 @@ inline void scores(const float* q, int num_vectors, int head_size, const float* 
   }
 }
 
+template <int kRows, typename T>
+inline void scores_in_place_sized(const float* q, int num_rows, int head_size,
+                                  const HeadRows<T>& keys, int64_t first, int count, float* out) {
+  if constexpr (kRows > 1) {
+    if (num_rows < kRows) {
+      return scores_in_place_sized<kRows - 1>(q, num_rows, head_size, keys, first, count, out);
+    }
+  }
+  constexpr int kGroups = 2;  // chains of multiply-adds enough to hide their latency
+  for (int group = 0; group < count; group += kGroups * Vec::kSize) {
+    Vec sums[kRows][kGroups];
+    for (auto& row : sums) {
+      for (Vec& sum : row) sum = zero();
+    }
+    visit_columns<kGroups>(keys, first + group, count - group, head_size,
+                           [&](int d, const Vec* columns) {
+                             for (int m = 0; m < kRows; ++m) {
+                               const Vec x = broadcast(q[int64_t{m} * head_size + d]);
+                               for (int g = 0; g < kGroups; ++g)
+                                 sums[m][g] = fma(x, columns[g], sums[m][g]);
+                             }
+                           });
+    for (int m = 0; m < kRows; ++m) {
+      for (int g = 0; g < kGroups; ++g)
+        store(sums[m][g], out + m * kBlock + group + g * Vec::kSize);
+    }
+  }
+}
+
+/// The same of keys in the cache, for at most kMaxRows query vectors: too few for the columns to be
+/// worth storing. The sums are those of `load_keys` and `scores`, bit by bit.
+template <typename T>
+void scores_in_place(const float* q, int num_vectors, int head_size, const HeadRows<T>& keys,
+                     int64_t first, int count, float* out) {
+  scores_in_place_sized<kMaxRows>(q, num_vectors, head_size, keys, first, count, out);
+}
+
 /// 2^x to about one unit in the last place for x <= 0, 1 exactly at 0, and exactly 0 at -infinity.
 /// x = n + r with |r| <= 1/2; 2^r by a minimax polynomial.
 inline Vec exp2_of(Vec x) {
@@ -175,61 +253,66 @@ inline float softmax_block(float* s, int begin, int end, float& maximum, float& 
   return scale;
 }
 
-template <int kRows, int kVecs>
-inline void values_tile(const float* weights, const float* values, int begin, int end,
+template <int kRows, int kVecs, typename Values>
+inline void values_tile(const float* weights, const Values& values, int d, int begin, int end,
                         const float* scales, float* out, int64_t stride) {
   Vec sums[kRows][kVecs];
   for (int m = 0; m < kRows; ++m) {
     const Vec scale = broadcast(scales[m]);
     for (int n = 0; n < kVecs; ++n) {
-      sums[m][n] = load(out + m * stride + n * Vec::kSize) * scale;
+      sums[m][n] = load(out + m * stride + d + n * Vec::kSize) * scale;
     }
   }
   for (int j = begin; j < end; ++j) {
     Vec v[kVecs];
-    for (int n = 0; n < kVecs; ++n) v[n] = load(values + j * stride + n * Vec::kSize);
+    for (int n = 0; n < kVecs; ++n) {
+      v[n] = values.load(j, d + n * Vec::kSize);
+    }
     for (int m = 0; m < kRows; ++m) {
       const Vec x = broadcast(weights[m * kBlock + j]);
       for (int n = 0; n < kVecs; ++n) sums[m][n] = fma(x, v[n], sums[m][n]);
     }
   }
   for (int m = 0; m < kRows; ++m) {
-    for (int n = 0; n < kVecs; ++n) store(sums[m][n], out + m * stride + n * Vec::kSize);
+    for (int n = 0; n < kVecs; ++n) store(sums[m][n], out + m * stride + d + n * Vec::kSize);
   }
 }
 
-template <int kRows, int kVecs>
-inline void values_sized(int num_rows, int num_vecs, const float* weights, const float* values,
-                         int begin, int end, const float* scales, float* out, int64_t stride) {
+template <int kRows, int kVecs, typename Values>
+inline void values_sized(int num_rows, int num_vecs, const float* weights, const Values& values,
+                         int d, int begin, int end, const float* scales, float* out,
+                         int64_t stride) {
   if constexpr (kVecs > 1) {
     if (num_vecs < kVecs) {
-      return values_sized<kRows, kVecs - 1>(num_rows, num_vecs, weights, values, begin, end, scales,
-                                            out, stride);
+      return values_sized<kRows, kVecs - 1>(num_rows, num_vecs, weights, values, d, begin, end,
+                                            scales, out, stride);
     }
   }
   if constexpr (kRows > 1) {
     if (num_rows < kRows) {
-      return values_sized<kRows - 1, kVecs>(num_rows, num_vecs, weights, values, begin, end, scales,
-                                            out, stride);
+      return values_sized<kRows - 1, kVecs>(num_rows, num_vecs, weights, values, d, begin, end,
+                                            scales, out, stride);
     }
   }
-  values_tile<kRows, kVecs>(weights, values, begin, end, scales, out, stride);
+  values_tile<kRows, kVecs>(weights, values, d, begin, end, scales, out, stride);
 }
 
 /// out[m] = out[m] * scales[m] + sum of weights[m, j] * values[j] over begin <= j < end, for at
 /// most kMaxRows query vectors.
-inline void add_values(const float* weights, int num_vectors, const float* values, int begin,
-                       int end, const float* scales, float* out, int padded) {
+template <typename Values>
+void add_values(const float* weights, int num_vectors, const Values& values, int begin, int end,
+                const float* scales, float* out, int padded) {
   for (int d = 0; d < padded; d += kMaxVecs * Vec::kSize) {
     values_sized<kMaxRows, kMaxVecs>(num_vectors, std::min((padded - d) / Vec::kSize, kMaxVecs),
-                                     weights, values + d, begin, end, scales, out + d, padded);
+                                     weights, values, d, begin, end, scales, out, padded);
   }
 }
 
 /// The same where each query vector sees its own range [begins[m], ends[m]).
-inline void add_values_ragged(const float* weights, int num_vectors, const float* values,
-                              const int* begins, const int* ends, const float* scales, float* out,
-                              int padded) {
+template <typename Values>
+void add_values_ragged(const float* weights, int num_vectors, const Values& values,
+                       const int* begins, const int* ends, const float* scales, float* out,
+                       int padded) {
   constexpr float kOnes[kMaxRows] = {1, 1, 1, 1, 1, 1};
   const int begin = *std::max_element(begins, begins + num_vectors);
   const int end = *std::min_element(ends, ends + num_vectors);

@@ -207,12 +207,15 @@ class TileAttention {
 
   void attend_block(int64_t start, AttentionState& state) {
     const AttentionScratch& s = scratch_;
-    const int head_size = shape_.head_size, padded = shape_.padded;
+    const int head_size = shape_.head_size;
     const int count = *std::max_element(s.prefix_ends, s.prefix_ends + num_vectors_);
-    if (count > 0) {
+    const bool in_place = num_vectors_ <= kMaxRows;
+    if (count > 0 && in_place) {
+      scores_in_place(s.q, num_vectors_, head_size, keys_, start, count, s.weights);
+    } else if (count > 0) {
       load_keys(keys_, start, count, head_size, s.keys);
       scores(s.q, num_vectors_, head_size, s.keys, count, s.weights, kBlock);
-      load_values(values_, start, count, head_size, padded, s.values);
+      load_values(values_, start, count, head_size, shape_.padded, s.values);
     }
     const bool has_tail = !is_chain_ && start + kBlock > tile_.length;
     if (has_tail) place_tail_scores(start);
@@ -222,18 +225,31 @@ class TileAttention {
                                         state.maximum[m], state.sum[m])
                         : 1.0f;
     }
+    if (in_place && head_size == shape_.padded) {
+      add_block_values(CachedValues<T, true>{values_, start, head_size}, state);
+    } else if (in_place) {
+      add_block_values(CachedValues<T, false>{values_, start, head_size}, state);
+    } else {
+      add_block_values(StoredValues{s.values, shape_.padded}, state);
+    }
+    if (has_tail) add_tail_values(start, state);
+  }
+
+  template <typename Values>
+  void add_block_values(const Values& values, AttentionState& state) {
+    const AttentionScratch& s = scratch_;
+    const int padded = shape_.padded;
     for (int m = 0; m < num_vectors_; m += kMaxRows) {
       const int rows = std::min(num_vectors_ - m, kMaxRows);
       float* out = state.out + int64_t{m} * padded;
       if (is_uniform_) {
-        add_values(s.weights + m * kBlock, rows, s.values, s.begins[m], s.prefix_ends[m],
+        add_values(s.weights + m * kBlock, rows, values, s.begins[m], s.prefix_ends[m],
                    s.scales + m, out, padded);
       } else {
-        add_values_ragged(s.weights + m * kBlock, rows, s.values, s.begins + m, s.prefix_ends + m,
+        add_values_ragged(s.weights + m * kBlock, rows, values, s.begins + m, s.prefix_ends + m,
                           s.scales + m, out, padded);
       }
     }
-    if (has_tail) add_tail_values(start, state);
   }
 
   // ---- The tail: the tree's own nodes, in cache rows length + node, at positions length + depth.
