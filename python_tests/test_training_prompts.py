@@ -92,6 +92,13 @@ def test_prompts_that_share_eight_words_with_held_out_ones_are_excluded() -> Non
     assert not exclusion.matches(Prompt.ask("a short one", "t"))
 
 
+def test_a_broken_line_of_a_held_out_list_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "held_out.jsonl"
+    path.write_text('"fine"\n\n{"prompt": \n')
+    with pytest.raises(PromptError, match=r"held_out\.jsonl: line 3: "):
+        read_exclusion([path])
+
+
 def test_the_held_out_prompts_and_human_eval_are_excluded() -> None:
     exclusion = read_exclusion([HELD_OUT])
     lines = [json.loads(line) for line in HELD_OUT.read_text().splitlines()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,34 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Calls write(temporary path), then puts the result in `path`'s place.
 
     Whatever goes wrong, `path` holds either its old content or the new one, and no temporary file
-    stays. Raises OSError naming `path` if the disk is full.
+    stays. Raises OSError naming `path` if it cannot be written, as on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         _sync_folder(path.parent)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename is None:
-            raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What goes wrong with writing inside, as an OSError that names `path`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
+    except (SafetensorError, RuntimeError) as error:  # safetensors' and torch's writers
+        raise OSError(f"{path}: cannot write: {error}") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from ..loading import ModelSource, base_fingerprint
 from ..loading.heads import HeadsCheckpoint, ResBlock
 from ..loading.heads_native import save_heads
+from .atomic import naming
 from .trainer import Trainer
 
 
@@ -50,16 +51,20 @@ def save_trained(trainer: Trainer, out: Path, source: ModelSource, storage: str)
 
 
 def save_whole(heads: HeadsCheckpoint, out: Path, storage: str | None) -> Path:
-    """`save_heads`, but never leaving half-written files in `out`."""
+    """`save_heads`, but never leaving half-written files in `out`.
+
+    Raises OSError naming `out` if it cannot be written.
+    """
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
-        save_heads(heads, folder, storage)
-        for written in sorted(folder.iterdir(), reverse=True):
-            with written.open("rb+") as file:
-                os.fsync(file.fileno())
-            written.chmod(0o644)
-            os.replace(written, out / written.name)
+        with naming(out):
+            save_heads(heads, folder, storage)
+            for written in sorted(folder.iterdir(), reverse=True):
+                with written.open("rb+") as file:
+                    os.fsync(file.fileno())
+                written.chmod(0o644)
+                os.replace(written, out / written.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return out

