@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from models import TINY_VOCAB, PlantedDrafter, real, tiny, tiny_with_heads
 
 from medusa_ext import generate
@@ -52,6 +54,20 @@ def test_drawn_seeds_are_reported() -> None:
     assert [out.tokens for out in listed] == [second.tokens, first.tokens]
 
 
+def check_counts(what: str, counts: np.ndarray, probabilities: np.ndarray) -> None:
+    """Pearson's chi-square test of drawn counts; prints the statistic, its degrees of freedom and
+    p, the probability of a larger one. A true distribution fails once in a million."""
+    assert counts[probabilities == 0].sum() == 0
+    counts, probabilities = counts[probabilities > 0], probabilities[probabilities > 0]
+    statistic, freedom = chi_square(counts, probabilities)
+    half = torch.tensor([freedom / 2, statistic / 2], dtype=torch.float64)
+    p = float(torch.special.gammaincc(half[0], half[1]))
+    print(
+        f"{what}: {counts.sum():.0f} draws, chi-square {statistic:.1f}, {freedom} df, p = {p:.3f}"
+    )
+    assert freedom >= 3 and p > 1e-6
+
+
 def chi_square(counts: np.ndarray, probabilities: np.ndarray) -> tuple[float, int]:
     """Pearson's statistic and degrees of freedom; cells expected below 5 are joined."""
     expected = probabilities * counts.sum()
@@ -65,9 +81,14 @@ def chi_square(counts: np.ndarray, probabilities: np.ndarray) -> tuple[float, in
     return float(((observed - expected) ** 2 / expected).sum()), len(observed) - 1
 
 
-def bound(freedom: int) -> float:
-    """Above which a true null lies once in a million (Wilson and Hilferty's approximation)."""
-    return freedom * (1 - 2 / (9 * freedom) + 4.75 * np.sqrt(2 / (9 * freedom))) ** 3
+def test_a_wrong_distribution_is_noticed() -> None:
+    """Draws of slightly other probabilities fail, their own pass."""
+    rng = np.random.default_rng(0)
+    true = np.arange(1, 21) / np.arange(1, 21).sum()
+    counts = rng.multinomial(4000, true).astype(float)
+    check_counts("itself", counts, true)
+    with pytest.raises(AssertionError):
+        check_counts("another", counts, true**1.3 / (true**1.3).sum())
 
 
 def distribution(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.ndarray:
@@ -113,9 +134,7 @@ def check_draws(model: Any, ids: list[int], temperature: float, cut: dict[str, A
         session.set_sampling(temperature, cut.get("top_p", 1.0), cut.get("top_k", 0), [seed])
         session.truncate(0, len(ids) - 1)
         counts[session.prefill(0, last)] += 1
-    assert counts[expected == 0].sum() == 0
-    statistic, freedom = chi_square(counts, expected)
-    assert freedom > 3 and statistic < bound(freedom)
+    check_counts(f"first token of {Path(model.name).name}, {temperature=} {cut}", counts, expected)
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -146,16 +165,26 @@ def test_draws_of_the_real_model_at_the_start() -> None:
         session.begin_step()
         finish_step(session)
         np.add.at(counts, [session.emitted(b)[0] for b in range(batch)], 1)
-    assert counts[expected == 0].sum() == 0
-    statistic, freedom = chi_square(counts, expected)
-    assert freedom > 3 and statistic < bound(freedom)
+    check_counts("first token of the real model in batches", counts, expected)
 
 
 def test_tokens_of_trees_follow_the_distribution() -> None:
+    check_two_tokens(tiny(), PROMPT, 6000, 100)
+
+
+def test_tokens_of_trees_of_the_real_model() -> None:
+    check_two_tokens(real(), "The best thing about the weekend is", 256, 32)
+
+
+@pytest.mark.soak
+def test_many_tokens_of_trees_of_the_real_model() -> None:
+    check_two_tokens(real(), "The best thing about the weekend is", 6000, 100)
+
+
+def check_two_tokens(model: Any, text: str, draws: int, batch: int) -> None:
     """Two tokens drawn through trees with right and wrong drafts: their joint distribution is
     that of the logits behind each."""
-    model, draws, batch = tiny(), 6000, 100
-    prompt = model.tokenizer.encode(PROMPT)
+    prompt = model.tokenizer.encode(text)
     root = int(next_logits(model, prompt).argmax())
     sampling = (1.2, 4, 1.0)
     first = distribution(next_logits(model, [*prompt, root]), *sampling)
@@ -163,8 +192,9 @@ def test_tokens_of_trees_follow_the_distribution() -> None:
     joint = [
         first[t] * distribution(next_logits(model, [*prompt, root, t]), *sampling) for t in choices
     ]
-    counts = np.zeros((len(choices), TINY_VOCAB))
+    counts = np.zeros((len(choices), model.config.vocab_size))
     session = session_after(model, [*prompt, root], batch)
+    session.keep_logits(False)
     for seed in range(0, draws, batch):
         session.set_sampling(1.2, 1.0, 4, list(range(seed, seed + batch)))
         session.set_active(list(range(batch)))
@@ -173,10 +203,8 @@ def test_tokens_of_trees_follow_the_distribution() -> None:
         for b, (one, two) in enumerate(two_tokens(session, batch, choices)):
             assert one in choices, b
             counts[choices.index(one), two] += 1
-    wanted = np.stack(joint)
-    assert counts[wanted == 0].sum() == 0
-    statistic, freedom = chi_square(counts.reshape(-1), wanted.reshape(-1))
-    assert freedom > 5 and statistic < bound(freedom)
+    what = f"two tokens of {Path(model.name).name} through trees"
+    check_counts(what, counts.reshape(-1), np.stack(joint).reshape(-1))
 
 
 def two_tokens(session: Any, batch: int, choices: list[int]) -> list[list[int]]:
