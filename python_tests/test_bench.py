@@ -29,6 +29,7 @@ TINY = Sizes(
     attention_context=64,
     prompts_per_set=1,
     prompt_new_tokens=6,
+    batch_new_tokens=4,
     quality_tokens=512,
     server_drafts=(0, 3),
 )
@@ -134,11 +135,12 @@ def test_every_row_of_the_table_is_there(report: Any) -> None:
             assert ("rows", f"{name}: {rows} rows against llama.cpp {storage}") in found
     count = {section: sum(row.section == section for row in report.rows) for section, _ in found}
     assert count["arithmetic"] == 3
-    assert count["rest"] == 2
+    assert count["rest"] == 3
     assert count["overhead"] == 2
     assert count["attention"] == 2
     assert count["memory"] == 3
     assert count["fastest"] >= 1
+    assert count["batches"] == 10
     assert count["quality"] == 2
 
 
@@ -247,6 +249,23 @@ def test_trees_bench(files: Callable[[str], Path], tmp_path: Path) -> None:
     for name in ("a.png", "a.svg"):
         draw(found, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_distill_bench(files: Callable[[str], Path]) -> None:
+    from medusa_ext.bench.distill_speed import Setup, measure_distill
+    from medusa_ext.bench.report import rows_table
+
+    setups = (Setup(3, "int8", ("float32", "bfloat16")),)
+    (row,) = measure_distill(str(files("Q4_1")), repeats=1, new_tokens=5, setups=setups)
+    assert set(row.details) == {
+        "ours, tokens/s",
+        "transformers float32, tokens/s",
+        "transformers bfloat16, tokens/s",
+    }
+    theirs = row.details["transformers float32, tokens/s"]
+    assert row.value == pytest.approx(row.details["ours, tokens/s"] / theirs)
+    text = rows_table([row], details=True)
+    assert row.what in text and "ours, tokens/s: " in text
 
 
 def test_random_dense_trees_stay_within_their_size() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _C
+from .batches import BATCH_FORMATS, measure_batches
 from .engine import measure_attention, measure_memory, measure_overhead
 from .fastest import measure_fastest
 from .format_table import FORMATS
@@ -85,13 +86,21 @@ def _measure(setting: Setting) -> Iterator[Row]:
     yield from measure_attention(setting)
     yield from measure_memory(setting)
     yield from measure_fastest(setting)
+    yield from measure_batches(setting)
     yield from measure_quality(setting)
 
 
 def _num_parts(sections: Sequence[str]) -> int:
     per_format = sum(one in sections for one in ("decode", "rows", "prefill"))
     per_format += "rest" in sections or "arithmetic" in sections
-    others = {"overhead": 1, "attention": 1, "memory": 3, "fastest": 3, "quality": 4}
+    others = {
+        "overhead": 1,
+        "attention": 1,
+        "memory": 3,
+        "fastest": 3,
+        "batches": len(BATCH_FORMATS),
+        "quality": 4,
+    }
     return 1 + per_format * len(FORMATS) + sum(others.get(one, 0) for one in sections)
 
 

@@ -49,7 +49,7 @@ def measure_fastest(setting: Setting) -> Iterator[Row]:
         models["heads and lookup"] = with_heads
     tokenizer = with_heads.tokenizer
     sets = {
-        name: [_ids(tokenizer, prompt) for prompt in prompts]
+        name: [encode_chat(tokenizer, prompt) for prompt in prompts]
         for name, prompts in read_prompts(setting.sizes.prompts_per_set).items()
     }
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def _speeds(
     for name, server in servers.items():
         sides[name] = partial(_theirs, server, prompts, count)
     setting.progress.step(f"fastest: {set_name} prompts")
-    return interleaved(sides, setting.sizes.repeats, warm=False)
+    return interleaved(sides, setting.sizes.repeats, lead_in=False)
 
 
 def _rows(
@@ -125,7 +125,8 @@ def _theirs(server: LlamaServer, prompts: Sequence[list[int]], count: int) -> fl
     return tokens / seconds
 
 
-def _ids(tokenizer: Any, prompt: str) -> list[int]:
+def encode_chat(tokenizer: Any, prompt: str) -> list[int]:
+    """A prompt as the first message of a chat."""
     messages = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return list(map(int, tokenizer(text, add_special_tokens=False)["input_ids"]))

@@ -73,7 +73,7 @@ class _FormatBench:
         }
         if llama is not None:
             sides["llama.cpp"] = lambda: _llama_step(llama, prompt.tolist(), sizes.new_tokens)
-        seconds = interleaved(sides, sizes.repeats, warm=False)
+        seconds = interleaved(sides, sizes.repeats, lead_in=False)
         own = seconds["ours"]
         rate = ours.weight_bytes / own
         details = {"ours, ms/token": 1e3 * own, "tokens/s": 1 / own, "GB/s": rate / 1e9}
@@ -154,7 +154,7 @@ class _FormatBench:
         sides[f"transformers {chosen.transformers}"] = lambda: seconds_of(
             lambda: peer.prefill(tokens)
         )
-        seconds = interleaved(sides, setting.sizes.repeats, warm=False)
+        seconds = interleaved(sides, setting.sizes.repeats, lead_in=False)
         best = min((time, name) for name, time in seconds.items() if name != "ours")
         yield Row(
             "prefill",

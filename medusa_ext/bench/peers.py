@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,24 @@ class Transformers:
             ids = self._torch.arange(1, rows + 1)[None]
             self._model(ids, past_key_values=self._cache, use_cache=True)
         self._cache.crop(-rows)  # a negative count removes rows, in all versions
+
+    def generate(self, prompts: Sequence[npt.NDArray[np.int32]], count: int) -> None:
+        """Greedy answers of exactly `count` tokens each, the prompts padded on the left."""
+        width = max(map(len, prompts))
+        ids = self._torch.zeros(len(prompts), width, dtype=self._torch.int64)
+        mask = self._torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = self._ids(prompt)[0]
+            mask[row, width - len(prompt) :] = 1
+        with self._torch.inference_mode():
+            self._model.generate(
+                ids,
+                attention_mask=mask,
+                max_new_tokens=count,
+                min_new_tokens=count,
+                do_sample=False,
+                pad_token_id=0,
+            )
 
     def _ids(self, tokens: npt.NDArray[np.int32]) -> Any:
         return self._torch.from_numpy(tokens.astype(np.int64))[None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -54,23 +55,36 @@ TITLES: Final = {
         "behind the prefill, the mean of the sets. llama.cpp's server, plain and with its own "
         "n-gram lookup.",
     ),
+    "batches": (
+        "Batches",
+        "Held-out prompts through the chat template, {batched} tokens each, decoded together; "
+        "tokens per second of all sequences behind their prefills. "
+        "The nodes of all sequences are the rows of one forward.",
+    ),
     "quality": ("Quality", "Perplexity on the Python standard library's docstrings."),
 }
 
 
 def table(report: Report) -> str:
     """All rows as aligned text."""
-    width = max((len(row.what) for row in report.rows), default=0)
+    missed = sum(row.met is False for row in report.rows)
+    with_bar = sum(row.met is not None for row in report.rows)
+    return f"{rows_table(report.rows)}\n{with_bar - missed} of {with_bar} bars reached"
+
+
+def rows_table(rows: Sequence[Row], details: bool = False) -> str:
+    """Rows as aligned text; `details` adds what was measured."""
+    width = max((len(row.what) for row in rows), default=0)
     lines = []
-    for row in report.rows:
+    for row in rows:
         mark = {True: "ok", False: "SHORT", None: ""}[row.met]
         line = f"{row.what:{width}} {value_text(row):>10} {bar_text(row):>10} {mark}"
         lines.append(line.rstrip())
         if row.value is None:
             lines.append(f"    {row.note}")
-    missed = sum(row.met is False for row in report.rows)
-    with_bar = sum(row.met is not None for row in report.rows)
-    return "\n".join([*lines, f"{with_bar - missed} of {with_bar} bars reached"])
+        if details:
+            lines += [f"    {name}: {number_text(value)}" for name, value in row.details.items()]
+    return "\n".join(lines)
 
 
 def markdown(report: Report) -> str:
@@ -126,6 +140,7 @@ def _section(report: Report, text: str, rows: list[Row]) -> list[str]:
                 context=sizes.context,
                 prefill=sizes.prefill_tokens,
                 generated=sizes.prompt_new_tokens,
+                batched=sizes.batch_new_tokens,
             ),
             "",
         ]

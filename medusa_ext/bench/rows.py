@@ -8,7 +8,7 @@ from statistics import median
 from time import perf_counter, sleep
 from typing import Any
 
-_PAUSE = 0.005  # lets the other side's threads fall asleep
+_PAUSE = 0.02  # lets the other side's threads fall asleep
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,23 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def interleaved(
-    sides: Mapping[str, Callable[[], float | None]], repeats: int, warm: bool = True
+    sides: Mapping[str, Callable[[], float | None]], repeats: int, lead_in: bool = True
 ) -> dict[str, float]:
     """Medians over `repeats` rounds in which every side measures itself once, in turns.
 
     A side returns its own figure, or None to be timed as a whole. A drifting machine hits all
-    sides alike, so that their ratios hold where the values do not.
+    sides alike, so that their ratios hold where the values do not. With `lead_in` a turn begins
+    with a call that does not count: the side before has left its own data in the caches and its
+    threads may still spin. Sides that take longer than that matters go without.
     """
     values: dict[str, list[float]] = {name: [] for name in sides}
-    for round_number in range(-1 if warm else 0, repeats):
+    for _ in range(repeats):
         for name, side in sides.items():
             sleep(_PAUSE)
+            if lead_in:
+                side()
             start = perf_counter()
             figure = side()
             elapsed = perf_counter() - start
-            if round_number >= 0:
-                values[name].append(elapsed if figure is None else figure)
+            values[name].append(elapsed if figure is None else figure)
     return {name: median(figures) for name, figures in values.items()}

@@ -26,6 +26,7 @@ SECTIONS: Final = (
     "attention",
     "memory",
     "fastest",
+    "batches",
     "quality",
 )
 
@@ -43,6 +44,7 @@ class Sizes:
     attention_context: int = 4096
     prompts_per_set: int = 3
     prompt_new_tokens: int = 128
+    batch_new_tokens: int = 64
     quality_tokens: int = 20_480
     server_drafts: tuple[int, ...] = (0, 8)
 
@@ -56,6 +58,7 @@ QUICK: Final = Sizes(
     attention_context=1024,
     prompts_per_set=1,
     prompt_new_tokens=32,
+    batch_new_tokens=16,
     quality_tokens=1024,
     server_drafts=(0, 8),
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ._options import add_model_options, load_model, parse_tree
 
-SUBJECTS = ("cpu", "trees")
+SUBJECTS = ("cpu", "trees", "distill")
 
 
 def register(subparsers: Any) -> None:
@@ -19,7 +19,8 @@ def register(subparsers: Any) -> None:
         help="measure tokens per second",
         description="Decodes a few prompts plainly and with drafts, taking turns, and compares. "
         "`bench cpu` measures every figure of docs/performance.md beside llama.cpp and "
-        "transformers; `bench trees` plots speed against the number of candidate tokens.",
+        "transformers; `bench trees` plots speed against the number of candidate tokens; "
+        "`bench distill` times the making of training data beside transformers.",
     )
     parser.add_argument("subject", nargs="?", choices=SUBJECTS, help="a larger benchmark")
     parser.add_argument(
@@ -51,7 +52,8 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints."""
-    return {"cpu": _cpu, "trees": _trees, None: _quick}[args.subject](args)
+    subjects = {"cpu": _cpu, "trees": _trees, "distill": _distill, None: _quick}
+    return subjects[args.subject](args)
 
 
 def _quick(args: argparse.Namespace) -> int:
@@ -90,6 +92,25 @@ def _cpu(args: argparse.Namespace) -> int:
     if page is not None:
         write(report, page)
     print(json.dumps(report.to_json()) if args.json else table(report))
+    return 0
+
+
+def _distill(args: argparse.Namespace) -> int:
+    """Training data per second."""
+    from .. import _C
+    from ..bench.distill_speed import measure_distill
+    from ..bench.report import rows_table
+
+    if args.threads is not None:
+        _C.set_num_threads(args.threads)
+    rows = list(
+        measure_distill(
+            args.model,
+            repeats=args.rounds or (1 if args.quick else 3),
+            new_tokens=args.max_new_tokens or (32 if args.quick else 96),
+        )
+    )
+    print(json.dumps([row.to_json() for row in rows]) if args.json else rows_table(rows, True))
     return 0
 
 
