@@ -147,7 +147,7 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
 
 template <DType kFormat>
 struct QuantizedKernel {
-  static constexpr int kMaxRows = kQuantizedRows;
+  static constexpr int kMaxRows = kFormat == DType::kInt8 ? kInt8Rows : kInt4Rows;
 
   static void compute(const LinearParams& params, int64_t panel, int32_t first_row, int32_t rows,
                       float* tile) {

@@ -5,7 +5,8 @@ namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
 constexpr int kPanelVecs = 2;
 constexpr int kFloatRows = 6;
-constexpr int kQuantizedRows = 3;
+constexpr int kInt8Rows = 4;
+constexpr int kInt4Rows = 3;
 constexpr int kWeightOffset = 0;
 
 inline void load_bfloat16_pairs(const BFloat16* w, Vec& even, Vec& odd) {
@@ -45,13 +46,18 @@ struct NibbleSums {
 inline void set(Sums& sums, int32_t value) { sums.v = _mm256_set1_epi32(value); }
 inline void set(NibbleSums& sums, int32_t) { sums.v = _mm256_setzero_si256(); }
 
+/// GCC regroups a chain of integer additions into a tree, whose nodes do not fit the registers.
+inline void keep_order(__m256i& sums) { asm("" : "+x"(sums)); }
+
 /// |w| times x with w's sign: a pair of products is at most 2 * 128 * 127 and does not saturate.
 inline void add_dot(Sums& sums, Quads w, Quads x) {
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w.v), _mm256_sign_epi8(x.v, w.v));
   sums.v = _mm256_add_epi32(sums.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  keep_order(sums.v);
 }
 inline void add_nibble_dot(NibbleSums& sums, Quads w, Quads x) {
   sums.v = _mm256_add_epi16(sums.v, _mm256_maddubs_epi16(w.v, x.v));
+  keep_order(sums.v);
 }
 
 inline Vec to_vec(Sums sums) { return {_mm256_cvtepi32_ps(sums.v)}; }

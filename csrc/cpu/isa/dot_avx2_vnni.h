@@ -6,7 +6,8 @@ namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
 constexpr int kPanelVecs = 2;
 constexpr int kFloatRows = 6;
-constexpr int kQuantizedRows = 3;
+constexpr int kInt8Rows = 4;
+constexpr int kInt4Rows = 4;
 constexpr int kWeightOffset = 128;  // vpdpbusd multiplies unsigned by signed bytes
 
 inline void load_bfloat16_pairs(const BFloat16* w, Vec& even, Vec& odd) {

@@ -5,7 +5,8 @@ namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
 constexpr int kPanelVecs = 2;
 constexpr int kFloatRows = 12;
-constexpr int kQuantizedRows = 6;
+constexpr int kInt8Rows = 6;
+constexpr int kInt4Rows = 6;
 constexpr int kWeightOffset = 128;  // vpdpbusd multiplies unsigned by signed bytes
 
 inline void load_bfloat16_pairs(const BFloat16* w, Vec& even, Vec& odd) {

@@ -3,10 +3,11 @@
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
-constexpr int kPanelVecs = 2;      // vectors of outputs in a panel
-constexpr int kFloatRows = 4;      // most rows of a float tile
-constexpr int kQuantizedRows = 4;  // most rows of an int8 or int4 tile
-constexpr int kWeightOffset = 0;   // added to stored int8 weights
+constexpr int kPanelVecs = 2;     // vectors of outputs in a panel
+constexpr int kFloatRows = 4;     // most rows of a float tile
+constexpr int kInt8Rows = 4;      // most rows of an int8 tile
+constexpr int kInt4Rows = 4;      // most rows of an int4 tile
+constexpr int kWeightOffset = 0;  // added to stored int8 weights
 
 /// Vec::kSize words of an even and an odd input each, as float32.
 inline void load_bfloat16_pairs(const BFloat16* w, Vec& even, Vec& odd) {

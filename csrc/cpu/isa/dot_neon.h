@@ -5,7 +5,8 @@ namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
 constexpr int kPanelVecs = 4;
 constexpr int kFloatRows = 5;
-constexpr int kQuantizedRows = 2;
+constexpr int kInt8Rows = 2;
+constexpr int kInt4Rows = 2;
 constexpr int kWeightOffset = 0;
 
 inline void load_bfloat16_pairs(const BFloat16* w, Vec& even, Vec& odd) {
