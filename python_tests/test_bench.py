@@ -201,9 +201,14 @@ def test_sides_take_turns() -> None:
 
         return run
 
-    found = interleaved({"a": side("a", [9, 3, 1, 2]), "b": side("b", [9, 30, 10, 20])}, 3)
-    assert order == ["a", "b"] * 4
+    found = interleaved({"a": side("a", [3, 1, 2]), "b": side("b", [30, 10, 20])}, 3, lead_in=False)
+    assert order == ["a", "b"] * 3
     assert found == {"a": 2, "b": 20}
+
+
+def test_a_turn_may_begin_with_a_call_that_does_not_count() -> None:
+    figures = iter([9.0, 3.0, 9.0, 1.0, 9.0, 2.0])
+    assert interleaved({"a": lambda: next(figures)}, 3) == {"a": 2.0}
 
 
 def test_perplexity_of_known_logits() -> None:

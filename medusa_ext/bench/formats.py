@@ -193,19 +193,22 @@ class _FormatBench:
 
     def _arithmetic_row(self, peak: tuple[str, float], parts: StepParts, model: Model) -> Row:
         limits = self._setting.limits
+        rate = parts.cached_operations[16] / parts.cached[16]
         operations = 2.0 * 16 * num_weights(model)
-        rate = operations / parts.products[16]
-        top = limits.peaks[peak[0]] if limits else None
         details = {
-            "products, GFLOP/s": rate / 1e9,
+            "weights in the caches, GFLOP/s": rate / 1e9,
+            "from memory, GFLOP/s": operations / parts.products[16] / 1e9,
             "whole forward, GFLOP/s": operations / parts.total[16] / 1e9,
         }
-        if top is not None:
+        if limits is not None:
+            top = limits.peaks[peak[0]]
             details["peak, GFLOP/s"] = top / 1e9
+            floor = max(operations / top, self._ours.weight_bytes / limits.read)
+            details["from memory, share of the roofline, %"] = 100 * floor / parts.products[16]
         return Row(
             "arithmetic",
             f"{self._format.name}: matrix products of 16 rows, share of the register peak",
-            rate / top if top is not None else None,
+            rate / limits.peaks[peak[0]] if limits else None,
             "",
             peak[1],
             details=details,

@@ -88,11 +88,17 @@ def _read(
 
 @dataclass(frozen=True)
 class StepParts:
-    """Median seconds of a forward and of its matrix products and attention, by rows."""
+    """Median seconds of a forward and of its matrix products and attention, by rows.
+
+    `cached`: seconds of the layers' matrix products run again at once, their weights in the
+    caches; `cached_operations`: how many operations these are.
+    """
 
     total: dict[int, float]
     products: dict[int, float]
     attention: dict[int, float]
+    cached: dict[int, float]
+    cached_operations: dict[int, float]
 
     def rest_share(self, rows: int) -> float:
         """The share of everything else."""
@@ -122,7 +128,7 @@ def profile_step(
 
     library = profile_library()
     counts = np.asarray(rows, dtype=np.int32)
-    out = np.zeros((repeats, len(counts), 3))
+    out = np.zeros((repeats, len(counts), 5))
     message = ctypes.create_string_buffer(1024)
     status = library.medusa_step_profile(
         isa.encode(),
@@ -142,6 +148,6 @@ def profile_step(
         raise ProbeError(f"step_profile: {message.value.decode(errors='replace')}")
     medians = np.median(out, axis=0)
     columns = [
-        dict(zip(map(int, counts), map(float, medians[:, i]), strict=True)) for i in (0, 1, 2)
+        dict(zip(map(int, counts), map(float, medians[:, i]), strict=True)) for i in range(5)
     ]
     return StepParts(*columns)

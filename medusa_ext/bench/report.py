@@ -30,8 +30,10 @@ TITLES: Final = {
     ),
     "arithmetic": (
         "Arithmetic",
-        "The matrix products of a forward of 16 rows, weights read from memory, against the same "
-        "instruction sequence on registers alone.",
+        "The matrix products of a layer at 16 rows, run again with the weights in the caches, "
+        "against the same instruction sequence on registers alone. Beside: the products of a whole "
+        "forward, weights from memory, with their share of what the slower of memory and "
+        "arithmetic allows.",
     ),
     "rest": (
         "Outside matrix products and attention",
