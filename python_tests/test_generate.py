@@ -203,6 +203,21 @@ def test_logprobs() -> None:
     assert sum(np.exp(value) for _, value in everything) == pytest.approx(1.0)
 
 
+def test_logprobs_of_a_sampled_batch() -> None:
+    """Those of plain decoding, sequence by sequence; a drawn token need not be the likeliest."""
+    options = {"temperature": 1.5, "seed": 8, "logprobs": 2, "ignore_eos": True}
+    together = generate(tiny(), PROMPTS, 20, **LOOKUP, **options)
+    drawn_below = 0
+    for b, (prompt, out) in enumerate(zip(PROMPTS, together, strict=True)):
+        alone = generate(tiny(), prompt, 20, tree=None, **(options | {"seed": 8 + b}))
+        assert out.logprobs == alone.logprobs
+        assert [entry.token for entry in out.logprobs] == out.tokens
+        for entry in out.logprobs:
+            assert entry.logprob <= entry.top[0][1]
+            drawn_below += entry.token != entry.top[0][0]
+    assert drawn_below > 10
+
+
 def test_sessions_in_threads() -> None:
     model = tiny()
     prompts = [f"thread number {i} says" for i in range(6)]

@@ -14,6 +14,7 @@ from models import TINY_VOCAB, PlantedDrafter, real, tiny, tiny_with_heads
 from medusa_ext import generate
 
 PROMPT = "so it goes"
+SENTENCE = "The best thing about the weekend is"
 TREES: list[dict[str, Any]] = [
     {"tree": 2, "draft": "lookup"},
     {"tree": 12, "draft": "lookup"},
@@ -143,29 +144,34 @@ def test_draws_follow_the_distribution(cut: dict[str, Any]) -> None:
     check_draws(model, model.tokenizer.encode(PROMPT), 1.5, cut)
 
 
+def test_draws_of_the_real_model() -> None:
+    check_draws_in_batches(256, 0.8, {"top_p": 0.9})
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("cut", CUTS)
-def test_draws_of_the_real_model(cut: dict[str, Any]) -> None:
-    model = real()
-    check_draws(model, model.tokenizer.encode("The best thing about the weekend is"), 0.8, cut)
+def test_many_draws_of_the_real_model(cut: dict[str, Any]) -> None:
+    check_draws_in_batches(4096, 1.5, cut)
 
 
-def test_draws_of_the_real_model_at_the_start() -> None:
-    """256 seeds in batches of 32 equal sequences: the weights are read once for each batch."""
-    model, draws, batch = real(), 256, 32
-    ids = model.tokenizer.encode("The best thing about the weekend is")
-    expected = distribution(next_logits(model, ids), 0.8, 0, 0.9)
+def check_draws_in_batches(draws: int, temperature: float, cut: dict[str, Any]) -> None:
+    """The real model's first token in batches of 32 equal sequences: the weights are read once for
+    each batch."""
+    model, batch = real(), 32
+    ids = model.tokenizer.encode(SENTENCE)
+    top_k, top_p = cut.get("top_k", 0), cut.get("top_p", 1.0)
+    expected = distribution(next_logits(model, ids), temperature, top_k, top_p)
     session = session_after(model, ids, batch)
     session.keep_logits(False)
     counts = np.zeros(len(expected))
     for seed in range(0, draws, batch):
-        session.set_sampling(0.8, 0.9, 0, list(range(seed, seed + batch)))
+        session.set_sampling(temperature, top_p, top_k, list(range(seed, seed + batch)))
         for b in range(batch):
             session.truncate(b, len(ids) - 1, ids[-1])
         session.begin_step()
         finish_step(session)
         np.add.at(counts, [session.emitted(b)[0] for b in range(batch)], 1)
-    check_counts("first token of the real model in batches", counts, expected)
+    check_counts(f"first token of the real model, {temperature=} {cut}", counts, expected)
 
 
 def test_tokens_of_trees_follow_the_distribution() -> None:
@@ -173,12 +179,12 @@ def test_tokens_of_trees_follow_the_distribution() -> None:
 
 
 def test_tokens_of_trees_of_the_real_model() -> None:
-    check_two_tokens(real(), "The best thing about the weekend is", 256, 32)
+    check_two_tokens(real(), SENTENCE, 256, 32)
 
 
 @pytest.mark.soak
 def test_many_tokens_of_trees_of_the_real_model() -> None:
-    check_two_tokens(real(), "The best thing about the weekend is", 6000, 100)
+    check_two_tokens(real(), SENTENCE, 6000, 100)
 
 
 def check_two_tokens(model: Any, text: str, draws: int, batch: int) -> None:
