@@ -42,7 +42,7 @@ def _row(setting: Setting, name: str, model: Model, prompts: Sequence[list[int]]
         way: partial(_speed, model, prompts, setting.sizes.batch_new_tokens, way, per_step)
         for way in _WAYS
     }
-    speeds = interleaved(sides, setting.sizes.repeats)
+    speeds = interleaved(sides, setting.sizes.repeats, lead_in=False)
     details = {f"{way}, tokens/s": speeds[way] for way in ("plain", "tree of 4")}
     details |= {f"{way}, tokens/step": per_step[way] for way in ("tree of 4", "auto")}
     details["auto over plain"] = speeds["auto"] / speeds["plain"]

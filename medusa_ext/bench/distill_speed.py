@@ -87,7 +87,7 @@ def _row(
         sides[f"transformers {dtype}"] = partial(
             _theirs, peers[dtype], prompts[: setup.batch], new_tokens
         )
-    speeds = interleaved(sides, repeats)
+    speeds = interleaved(sides, repeats, lead_in=False)
     against = f"transformers {setup.peers[0]}"
     return Row(
         "distill",
