@@ -157,10 +157,12 @@ def decode(source: ModelSource, heads: HeadsCheckpoint | None) -> None:
     session = _C.Session(native, 1, 12, 8, "float32")
     root = session.prefill(0, np.arange(5, dtype=np.int32) % vocab)
     native_heads = build_heads(native, heads, source, "auto") if heads is not None else None
+    # A renamed tensor may leave a single head.
+    tree = Tree([[0], [1], [0, 0]] if heads is not None and heads.num_heads > 1 else [[0], [1]])
     for _ in range(2):
         session.begin_step()
         if native_heads is not None:
-            session.draft_heads(native_heads, Tree([[0], [1], [0, 0]]).native)
+            session.draft_heads(native_heads, tree.native)
         else:
             session.set_tree(0, np.array([root, 1, 0], np.int32), np.array([-1, 0, 1], np.int32))
         session.verify()
