@@ -9,6 +9,9 @@ import numpy.typing as npt
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
 
+def default_isa() -> str:
+    """The instruction set in use: the one MEDUSA_ISA names, or else the best."""
+
 def available_isas() -> list[str]:
     """Instruction sets this machine can run, best first, e.g. ["avx512", "avx2", "generic"]."""
 
@@ -16,7 +19,8 @@ def devices() -> list[str]:
     """Devices that this build has a backend for: "cpu", perhaps "cuda"."""
 
 def set_num_threads(num_threads: int) -> None:
-    """Threads that forwards of this process use from now on. ValueError if < 1."""
+    """Threads that forwards of this process use from now on, instead of MEDUSA_NUM_THREADS or
+    torch's. ValueError if < 1 or beyond the machine's processors."""
 
 def num_threads() -> int: ...
 
@@ -58,7 +62,7 @@ class ModelBuilder:
         vocab_size, rms_eps, qkv_bias, qk_norm, tie_word_embeddings, inverse_frequencies (list of
         D/2 floats) and layer_windows (list of L ints, 0: full attention).
         formats: canonical matrix name -> "float32" | "bfloat16" | "float16" | "int8" | "int4".
-        isa: an entry of available_isas(), "" for the best.
+        isa: an entry of available_isas(), "" for default_isa().
         device: an entry of devices(). RuntimeError if there is no such device.
         deterministic: CUDA only; a row's result follows the number of rows less."""
 

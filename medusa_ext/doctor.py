@@ -96,9 +96,8 @@ def _native(found: Found, settings: Settings) -> list[tuple[str, str]]:
         native = importlib.import_module("medusa_ext._C")
     except ImportError as error:
         return [*rows, ("loading it", f"fails: {error}")]
-    isas = native.available_isas()
-    chosen = os.environ.get("MEDUSA_ISA") or isas[0]
-    rows.append(("instruction set", f"{chosen} (this machine has {', '.join(isas)})"))
+    isas = ", ".join(native.available_isas())
+    rows.append(("instruction set", f"{native.default_isa()} (this machine has {isas})"))
     rows.append(("threads", f"{native.num_threads()} of {os.cpu_count()} processors"))
     return rows
 

@@ -9,7 +9,7 @@
 namespace medusa::bindings {
 
 struct DeviceOptions {
-  std::string isa;             // of the CPU; empty: the best
+  std::string isa;             // of the CPU; empty: the default
   bool deterministic = false;  // of a GPU
 };
 

@@ -71,6 +71,9 @@ std::map<std::string, std::string> formats_of(const Model& model) {
 void register_model(py::module_& module) {
   module.def("available_isas", cpu::available_isas,
              "Instruction sets this machine can run, best first.");
+  const std::string isa = cpu::kernel_table().name;  // an unusable MEDUSA_ISA shows here
+  module.def(
+      "default_isa", [isa] { return isa; }, "The one in use: MEDUSA_ISA's, or else the best.");
   module.def("devices", device_names, "Devices that this build has a backend for.");
   py::class_<Model, std::shared_ptr<Model>>(module, "Model", "Immutable packed weights.")
       .def_property_readonly("isa",

@@ -7,7 +7,8 @@
 
 namespace medusa::cpu {
 
-/// isa: an entry of available_isas(), or empty for the best; std::invalid_argument otherwise.
+/// isa: an entry of available_isas(), or empty for what MEDUSA_ISA names or else the best;
+/// std::invalid_argument otherwise.
 Backend make_backend(const std::string& isa = "");
 
 }  // namespace medusa::cpu

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <stdexcept>
 
 #if defined(__x86_64__)
@@ -128,6 +129,16 @@ const std::vector<KernelTable>& tables() {
   return tables;
 }
 
+const KernelTable& find_table(const std::string& argument, const std::string& name) {
+  std::string available;
+  for (const KernelTable& table : tables()) {
+    if (name == table.name) return table;
+    available += std::string(available.empty() ? "" : ", ") + table.name;
+  }
+  throw std::invalid_argument(argument + ": needs one of " + available +
+                              " on this machine, got \"" + name + "\"");
+}
+
 }  // namespace
 
 std::vector<std::string> available_isas() {
@@ -136,16 +147,14 @@ std::vector<std::string> available_isas() {
   return names;
 }
 
-const KernelTable& kernel_table() { return tables().front(); }
-
-const KernelTable& kernel_table(const std::string& name) {
-  std::string available;
-  for (const KernelTable& table : tables()) {
-    if (name == table.name) return table;
-    available += std::string(available.empty() ? "" : ", ") + table.name;
-  }
-  throw std::invalid_argument("isa must be one of " + available + " on this machine, got \"" +
-                              name + "\"");
+const KernelTable& kernel_table() {
+  static const KernelTable& chosen = []() -> const KernelTable& {
+    const char* name = std::getenv("MEDUSA_ISA");
+    return name && *name ? find_table("MEDUSA_ISA", name) : tables().front();
+  }();
+  return chosen;
 }
+
+const KernelTable& kernel_table(const std::string& name) { return find_table("isa", name); }
 
 }  // namespace medusa::cpu

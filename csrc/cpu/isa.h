@@ -11,7 +11,8 @@ namespace medusa::cpu {
 /// Names of the usable tables, best first; "generic" is always the last.
 std::vector<std::string> available_isas();
 
-/// The best table of this machine.
+/// The table that MEDUSA_ISA names, read once, or else the best of this machine. Throws
+/// std::invalid_argument like the function below.
 const KernelTable& kernel_table();
 
 /// The table of that name ("generic", "avx2", "avx2_vnni", "avx512", "neon", "neon_dotprod");

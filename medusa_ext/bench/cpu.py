@@ -69,7 +69,7 @@ def run_cpu(
     setting.progress = Progress(_num_parts(sections))
     setting.progress.step("limits of the machine")
     try:
-        setting.limits = measure_limits(_C.available_isas()[0], threads, setting.sizes.repeats + 2)
+        setting.limits = measure_limits(_C.default_isa(), threads, setting.sizes.repeats + 2)
     except ProbeError as error:
         note = f"the machine's limits could not be measured: {error}"
         limits_rows = [Row("limits", "limits", None, "", note=note)]
@@ -109,7 +109,7 @@ def _machine(threads: int) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
         "threads": threads,
-        "instruction set": _C.available_isas()[0],
+        "instruction set": _C.default_isa(),
         "memory, GB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "load at the end": os.getloadavg()[0],

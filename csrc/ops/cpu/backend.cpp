@@ -5,7 +5,6 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "cpu/context.h"
 #include "cpu/isa.h"
@@ -13,13 +12,7 @@
 namespace medusa::ops {
 namespace {
 
-const KernelTable& kernels() {
-  static const KernelTable& table = []() -> const KernelTable& {
-    const char* isa = std::getenv("MEDUSA_ISA");
-    return isa && *isa ? cpu::kernel_table(isa) : cpu::kernel_table();
-  }();
-  return table;
-}
+const KernelTable& kernels() { return cpu::kernel_table(); }
 
 /// One pool per calling thread: callers in several threads do not wait for each other.
 Context& thread_context(c10::Device) {
