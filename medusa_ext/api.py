@@ -11,7 +11,7 @@ from .drafters import Drafter
 from .generation import Run
 from .model import Model
 from .model_factory import DTYPES
-from .options import Options
+from .options import Options, check_bool, check_place
 from .results import Result
 from .session import Session
 from .trees import NestedTrees, Tree, default_trees, nested_from_traces
@@ -69,8 +69,11 @@ def load(
     ):
         if value not in allowed:
             raise ValueError(f"{name}: needs one of {', '.join(allowed)}, got {value!r}")
-    if not isinstance(model, str | Path):
-        raise TypeError(f"model: needs a name or a path, got {type(model).__name__}")
+    check_place("model", model)
+    if heads is not None:
+        check_place("heads", heads)
+    for name, flag in (("deterministic", deterministic), ("progress", progress)):
+        check_bool(name, flag)
     source = open_source(resolve_model(model))
     fingerprint = base_fingerprint(source)
     checkpoint = _load_heads(heads, source, fingerprint)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .auto import AutoDrafter
 from .continuation import Continuation
 from .decoding import decode
-from .drafters import CombinedDrafter, Drafter, HeadsDrafter, LookupDrafter, NoDrafter
+from .drafters import MAX_RANKS, CombinedDrafter, Drafter, HeadsDrafter, LookupDrafter, NoDrafter
 from .model import DEFAULT_MAX_NODES, Model
 from .options import Options
 from .prompts import EncodedPrompt, encode, split_batch
@@ -197,7 +197,7 @@ def make_drafter(model: Model, options: Options, max_nodes: int) -> Drafter:
         return NoDrafter()
     if isinstance(tree, str):
         return _auto_drafter(model, draft, max_nodes)
-    num_nodes = tree if isinstance(tree, int) else tree.num_nodes
+    num_nodes = tree if isinstance(tree, int) else _given_tree_nodes(tree)
     _check_size(num_nodes, max_nodes)
     if model.heads is None or draft == "lookup":
         if isinstance(tree, Tree):
@@ -209,6 +209,14 @@ def make_drafter(model: Model, options: Options, max_nodes: int) -> Drafter:
     if draft == "heads":
         return HeadsDrafter(model.heads, model.trees().tree(num_nodes))
     return CombinedDrafter.of_size(model.heads, model.trees(), num_nodes)
+
+
+def _given_tree_nodes(tree: Tree) -> int:
+    """A Tree's nodes; ValueError if it takes guesses that heads do not make."""
+    highest = max((path[-1] for path in tree.paths), default=0)
+    if highest >= MAX_RANKS:
+        raise ValueError(f"tree: needs ranks below {MAX_RANKS}, got {highest}")
+    return tree.num_nodes
 
 
 def _check_size(num_nodes: int, max_nodes: int) -> None:

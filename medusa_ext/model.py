@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_NODES: Final = 64
 DEFAULT_MAX_LENGTH: Final = 4096
 _LENGTH_STEP: Final = 512
+_MAX_BATCH: Final = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Model:
         the model was made for where that is less. `max_nodes` bounds the trees that can be used.
         Raises ValueError for sizes out of range and MemoryError if the cache does not fit.
         """
-        integer("batch", batch, 1, 1 << 16)
+        integer("batch", batch, 1, _MAX_BATCH)
         limit = self.config.max_position_embeddings
         if max_length is None:
             max_length = min(DEFAULT_MAX_LENGTH, limit)

@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from .drafters import Drafter
@@ -52,8 +53,8 @@ class Options:
             _choice("acceptance", given["acceptance"], ACCEPTANCES)
         if "draft" in given and not hasattr(given["draft"], "propose"):
             _choice("draft", given["draft"], DRAFTS)
-        if "ignore_eos" in given and not isinstance(given["ignore_eos"], bool):
-            raise TypeError(f"ignore_eos: needs a bool, got {given['ignore_eos']!r}")
+        if "ignore_eos" in given:
+            check_bool("ignore_eos", given["ignore_eos"])
         _check_tree(given.get("tree"))
         return cls(**given, stop=_stop_strings(stop), seed=_seed(seed))
 
@@ -92,6 +93,20 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
     if not low <= number <= high:
         raise ValueError(f"{name}: needs an integer in [{low}, {high}], got {number}")
     return number
+
+
+def check_bool(name: str, value: Any) -> None:
+    """TypeError naming the argument if it is not a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: needs a bool, got {value!r}")
+
+
+def check_place(name: str, value: Any) -> None:
+    """TypeError or ValueError naming the argument if it is no name or path."""
+    if not isinstance(value, str | Path):
+        raise TypeError(f"{name}: needs a name or a path, got {type(value).__name__}")
+    if not str(value).strip():
+        raise ValueError(f"{name}: needs a name or a path, got an empty string")
 
 
 def _number(name: str, value: Any, limit: Any, need: str) -> float:

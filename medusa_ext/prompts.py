@@ -59,6 +59,7 @@ def encode(tokenizer: Any, vocab_size: int, prompt: Any, continues: bool) -> Enc
     if isinstance(prompt, str):
         if not prompt:
             raise ValueError("prompt: needs at least one token, got an empty string")
+        _check_unicode(prompt)
         ids = tokenizer.encode(prompt, add_special_tokens=not continues)
         return _checked(ids, vocab_size, whole=False)
     if isinstance(prompt, np.ndarray) and prompt.ndim == 1:
@@ -86,8 +87,13 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
             raise ValueError(
                 f"prompt: a chat message needs 'role' and 'content' strings, got {message!r:.120}"
             )
+        _check_unicode(message["content"])
     everything = "".join(str(value) for message in messages for value in message.values())
-    mark = next(mark for mark in _MARKS if mark not in everything)
+    mark = next((mark for mark in _MARKS if mark not in everything), None)
+    if mark is None:
+        raise ValueError(
+            "prompt: needs one private-use character left to mark pieces, got them all"
+        )
     spellings = _control_spellings(tokenizer)
     guarded = [
         {key: _cut(value, spellings, mark) for key, value in message.items()}
@@ -114,6 +120,15 @@ def _cut(text: Any, spellings: Sequence[str], mark: str) -> Any:
     for spelling in spellings:
         text = text.replace(spelling, spelling[0] + mark + spelling[1:])
     return text
+
+
+def _check_unicode(text: str) -> None:
+    """ValueError for half a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        got = f"{text[error.start]!r} at {error.start}"
+        raise ValueError(f"prompt: needs valid Unicode, got {got}") from error
 
 
 def _is_id(item: Any) -> bool:

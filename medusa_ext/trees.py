@@ -40,10 +40,12 @@ class Tree:
         """Checks and orders the paths; no path at all is the root alone.
 
         Raises:
-            TypeError: a path is not a sequence of integers.
+            TypeError: the paths are not a collection, or one is not a sequence of integers.
             ValueError: a path is empty, occurs twice, lacks its prefix or holds a negative rank,
                 or there are more than 1024 nodes.
         """
+        if not isinstance(paths, Iterable):
+            raise TypeError(f"tree: needs a list of paths, got {paths!r}")
         ordered = sorted((_checked_path(path) for path in paths), key=lambda p: (len(p), p))
         if len(ordered) + 1 > MAX_NODES:
             raise ValueError(f"tree: needs at most {MAX_NODES} nodes, got {len(ordered) + 1}")

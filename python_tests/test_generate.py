@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import END, TINY_VOCAB, PlantedDrafter, tiny, tiny_directory
+from models import END, TINY_VOCAB, PlantedDrafter, tiny, tiny_directory, tiny_with_heads
 
 import medusa_ext
 from medusa_ext import generate
@@ -249,6 +249,8 @@ BAD = [
     ({"prompt": [{"role": "user"}]}, ValueError, "'role' and 'content' strings"),
     ({"prompt": "x" * 300}, ValueError, "max_length of 256 tokens, got 300"),
     ({"prompt": None}, TypeError, "prompt: needs a string"),
+    ({"prompt": "half \ud83d"}, ValueError, "prompt: needs valid Unicode, got .* at 5"),
+    ({"prompt": [{"role": "user", "content": "\udc00"}]}, ValueError, "needs valid Unicode"),
     ({"max_new_tokens": 0}, ValueError, r"max_new_tokens: needs an integer in \[1, .*got 0"),
     ({"max_new_tokens": 1.5}, TypeError, "max_new_tokens: needs an integer, got 1.5"),
     ({"max_new_tokens": True}, TypeError, "max_new_tokens: needs an integer, got True"),
@@ -265,6 +267,7 @@ BAD = [
     ({"tree": 0}, ValueError, "tree: needs an integer in"),
     ({"tree": "big"}, ValueError, "tree: needs 'auto', None, a number of nodes or a Tree"),
     ({"tree": 1.0}, TypeError, "tree: needs 'auto'"),
+    ({"tree": 1025}, ValueError, r"tree: needs an integer in \[1, 1024\], got 1025"),
     ({"draft": "magic"}, ValueError, "draft: needs one of auto, heads, lookup, both"),
     ({"draft": "heads"}, ValueError, "draft: needs heads, and .* was loaded without any"),
     ({"tree": medusa_ext.Tree([[0]])}, ValueError, "tree: a Tree arranges .* needs heads"),
@@ -272,6 +275,14 @@ BAD = [
     ({"stop": 3}, TypeError, "stop: needs a string or a list of strings, got 3"),
     ({"ignore_eos": 1}, TypeError, "ignore_eos: needs a bool, got 1"),
     ({"logprobs": -1}, ValueError, "logprobs: needs an integer"),
+    ({"logprobs": 1001}, ValueError, r"logprobs: needs an integer in \[0, 1000\], got 1001"),
+    ({"temperature": float("inf")}, ValueError, "temperature: needs a number in"),
+    ({"top_p": 1.01}, ValueError, "top_p: needs a number in"),
+    ({"top_k": 1 << 31}, ValueError, "top_k: needs an integer"),
+    ({"seed": 1 << 63}, ValueError, "seed: needs an integer in"),
+    ({"max_new_tokens": 1 << 31}, ValueError, "max_new_tokens: needs an integer"),
+    ({"delta": float("nan")}, ValueError, "delta: needs"),
+    ({"draft": None}, ValueError, "draft: needs one of"),
 ]  # fmt: skip
 
 
@@ -293,6 +304,31 @@ def test_model_is_checked() -> None:
 def test_load_is_checked(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: needs one of .*, got 'wrong'"):
         medusa_ext.load(tiny_directory(), **{name: "wrong"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"heads": 5}, TypeError, "heads: needs a name or a path, got int"),
+        ({"heads": ""}, ValueError, "heads: needs a name or a path, got an empty string"),
+        ({"model": b"x"}, TypeError, "model: needs a name or a path, got bytes"),
+        ({"model": " "}, ValueError, "model: needs a name or a path, got an empty string"),
+        ({"deterministic": "yes"}, TypeError, "deterministic: needs a bool, got 'yes'"),
+    ],
+)
+def test_load_checks_types(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        medusa_ext.load(**({"model": tiny_directory()} | wrong))
+
+
+def test_a_tree_of_guesses_that_heads_do_not_make() -> None:
+    model = tiny_with_heads()
+    for tree, message in (
+        (medusa_ext.Tree([[i] for i in range(33)]), "tree: needs ranks below 32, got 32"),
+        (medusa_ext.Tree([[0] * n for n in range(1, 5)]), "tree: needs depth at most 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            generate(model, PROMPT, 4, tree=tree)
 
 
 def test_load_names_what_is_missing(tmp_path: Any) -> None:

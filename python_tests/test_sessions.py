@@ -208,8 +208,9 @@ def test_stream_takes_one_prompt_and_known_options() -> None:
 
 
 def test_session_arguments() -> None:
-    with pytest.raises(ValueError, match="batch: needs an integer"):
-        tiny().session(batch=0)
+    for batch in (0, 4097):
+        with pytest.raises(ValueError, match=r"batch: needs an integer in \[1, 4096\]"):
+            tiny().session(batch=batch)
     with pytest.raises(ValueError, match=r"max_length: needs an integer in \[1, 256\], got 257"):
         tiny().session(max_length=257)
     assert tiny().session().max_length == 256

@@ -195,3 +195,9 @@ def test_png(tmp_path: Path) -> None:
 def test_paths_survive_json() -> None:
     tree = default_trees(4).tree(32)
     assert Tree(json.loads(json.dumps(tree.paths))) == tree
+
+
+@pytest.mark.parametrize("paths", [5, None])
+def test_a_tree_is_a_collection_of_paths(paths: Any) -> None:
+    with pytest.raises(TypeError, match=f"tree: needs a list of paths, got {paths}"):
+        Tree(paths)
