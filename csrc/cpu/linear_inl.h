@@ -54,20 +54,23 @@ inline void argmax_row(const LinearParams& params, int64_t panel, const float* t
   const int64_t n = panel * kPanel;
   const int count = static_cast<int>(std::min<int64_t>(kPanel, params.weight->num_outputs - n));
   const Vec lowest = broadcast(-std::numeric_limits<float>::infinity());
-  float values[kPanel];
   Vec largest = lowest;
   for (int v = 0; v < kPanelVecs; ++v) {
     const int left = std::clamp(count - v * Vec::kSize, 0, Vec::kSize);
     Vec y = load(tile + v * Vec::kSize);
     if (params.bias) y = y + load_partial(params.bias + n + v * Vec::kSize, left);
-    store(lowest, values + v * Vec::kSize);
-    store_partial(y, values + v * Vec::kSize, left);
-    largest = max(load(values + v * Vec::kSize), largest);
+    if (left < Vec::kSize) {
+      float lanes[Vec::kSize];
+      store(lowest, lanes);
+      store_partial(y, lanes, left);
+      y = load(lanes);
+    }
+    largest = max(y, largest);
   }
   const float top = reduce_max(largest);
   if (best.id >= 0 && (top < best.value || (top == best.value && n > best.id))) return;
   for (int i = 0; i < count; ++i) {
-    if (values[i] == top) {
+    if ((params.bias ? tile[i] + params.bias[n + i] : tile[i]) == top) {
       best = {top, static_cast<int32_t>(n) + i};
       return;
     }
