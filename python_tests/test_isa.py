@@ -35,3 +35,10 @@ def test_what_the_machine_lacks_is_an_error() -> None:
     found = run("avx1024")
     assert found.returncode != 0
     assert f"MEDUSA_ISA: needs one of {', '.join(_C.available_isas())}" in found.stderr
+
+
+def test_the_doctor_says_what_is_slower() -> None:
+    command = [sys.executable, "-m", "medusa_ext", "doctor"]
+    environment = os.environ | {"MEDUSA_ISA": "generic"}
+    text = subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+    assert "generic (this machine has" in text and "slow portable path" in text
