@@ -64,4 +64,4 @@ def _speed(
     per_step[way] = emitted / sum(result.stats.steps for result in results)
     # Every result of a batch has the seconds of the whole.
     spent = results[0].stats.seconds
-    return emitted / sum(time for phase, time in spent.items() if phase != "prefill")
+    return float(emitted / sum(time for phase, time in spent.items() if phase != "prefill"))

@@ -114,12 +114,11 @@ def _ours(
         done += tokens
 
     jobs = (Job(i, prompts[i % len(prompts)], i) for i in count())
-    answers = answer_all(backend, jobs, ends, new_tokens, progress)
 
     def run() -> None:
-        while done < total:
-            next(answers)
-        answers.close()
+        for _ in answer_all(backend, jobs, ends, new_tokens, progress):
+            if done >= total:
+                break
 
     seconds = seconds_of(run)
     return done / seconds
