@@ -1,7 +1,11 @@
-# The micro-benchmark, built on request: cmake --build <folder> --target linear_bench
+# The micro-benchmarks, built on request: cmake --build <folder> --target linear_bench kernel_bench
 find_package(benchmark QUIET)
 if(benchmark_FOUND AND NOT CMAKE_CROSSCOMPILING)
   file(GLOB peak_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/benchmarks/peaks_*.cpp)
+  file(GLOB part_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/benchmarks/*_kernels_bench.cpp)
   add_executable(linear_bench EXCLUDE_FROM_ALL csrc/benchmarks/linear_bench.cpp ${peak_sources})
-  target_link_libraries(linear_bench PRIVATE medusa benchmark::benchmark)
+  add_executable(kernel_bench EXCLUDE_FROM_ALL csrc/benchmarks/kernel_bench.cpp ${part_sources})
+  foreach(name IN ITEMS linear_bench kernel_bench)
+    target_link_libraries(${name} PRIVATE medusa benchmark::benchmark)
+  endforeach()
 endif()

@@ -2,59 +2,15 @@
 // Llama-7B and Llama-3-8B by format and rows, with GB/s of weights read and GOP/s.
 //
 //   MEDUSA_THREADS=2 MEDUSA_ISA=avx512 linear_bench --benchmark_filter=forward/smollm2
-#include <benchmark/benchmark.h>
-#include <sys/mman.h>
-
-#include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <stdexcept>
-#include <string>
-#include <thread>
-#include <vector>
 
+#include "benchmarks/benchmark_common.h"
 #include "benchmarks/peaks.h"
 #include "cpu/activations.h"
-#include "cpu/context.h"
-#include "cpu/isa.h"
 
 namespace medusa::cpu {
 namespace {
-
-int num_threads() {
-  const char* value = std::getenv("MEDUSA_THREADS");
-  return value ? std::atoi(value) : static_cast<int>(std::thread::hardware_concurrency());
-}
-
-const KernelTable& table() {
-  const char* name = std::getenv("MEDUSA_ISA");
-  return name ? kernel_table(name) : kernel_table();
-}
-
-/// Anonymous pages, huge where the system allows.
-class Pages {
- public:
-  explicit Pages(int64_t bytes) : bytes_(static_cast<size_t>(bytes) + kHugePage) {
-    start_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start_ == MAP_FAILED) throw std::bad_alloc();
-    madvise(start_, bytes_, MADV_HUGEPAGE);
-  }
-  ~Pages() { munmap(start_, bytes_); }
-  Pages(const Pages&) = delete;
-  Pages& operator=(const Pages&) = delete;
-
-  /// The first huge page's start.
-  char* data() const {
-    const uintptr_t start = reinterpret_cast<uintptr_t>(start_);
-    return reinterpret_cast<char*>((start + kHugePage - 1) / kHugePage * kHugePage);
-  }
-
- private:
-  static constexpr size_t kHugePage = size_t{2} << 20;
-  size_t bytes_;
-  void* start_;
-};
 
 struct Shape {
   const char* name;
@@ -62,38 +18,13 @@ struct Shape {
   Epilogue epilogue;
 };
 
-struct ModelShape {
-  const char* name;
-  int num_layers;  // as many as the measurement needs to leave the caches behind
-  std::vector<Shape> layer;
-  Shape head;
-};
-
-const std::vector<ModelShape>& models() {
-  static const std::vector<ModelShape> models = {
-      {"smollm2",
-       30,
-       {{"qkv", 960, 576, Epilogue::kStore},
-        {"o", 576, 576, Epilogue::kAdd},
-        {"gate_up", 3072, 576, Epilogue::kSiluMul},
-        {"down", 576, 1536, Epilogue::kAdd}},
-       {"lm_head", 49152, 576, Epilogue::kArgmax}},
-      {"llama_7b",
-       1,
-       {{"qkv", 12288, 4096, Epilogue::kStore},
-        {"o", 4096, 4096, Epilogue::kAdd},
-        {"gate_up", 22016, 4096, Epilogue::kSiluMul},
-        {"down", 4096, 11008, Epilogue::kAdd}},
-       {"lm_head", 32000, 4096, Epilogue::kArgmax}},
-      {"llama3_8b",
-       1,
-       {{"qkv", 6144, 4096, Epilogue::kStore},
-        {"o", 4096, 4096, Epilogue::kAdd},
-        {"gate_up", 28672, 4096, Epilogue::kSiluMul},
-        {"down", 4096, 14336, Epilogue::kAdd}},
-       {"lm_head", 128256, 4096, Epilogue::kArgmax}},
-  };
-  return models;
+/// The products of a layer.
+std::vector<Shape> layer_shapes(const ModelSizes& model) {
+  const int32_t hidden = model.hidden_size, mixed = model.num_query_heads * model.head_size;
+  return {{"qkv", model.qkv_width(), hidden, Epilogue::kStore},
+          {"o", hidden, mixed, Epilogue::kAdd},
+          {"gate_up", 2 * model.ffn_size, hidden, Epilogue::kSiluMul},
+          {"down", hidden, model.ffn_size, Epilogue::kAdd}};
 }
 
 /// Inputs and outputs of all products of a benchmark, reused as a decoder does.
@@ -216,11 +147,8 @@ void run_products(benchmark::State& state, const std::vector<const Shape*>& shap
   for (auto _ : state) {
     for (auto& product : products.all) product->run(context, rows);
   }
-  const auto rate = [](double amount) {
-    return benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate);
-  };
-  state.counters["GB/s"] = rate(products.bytes * 1e-9);
-  state.counters["GOP/s"] = rate(products.operations * rows * 1e-9);
+  set_rate(state, "GB/s", products.bytes);
+  set_rate(state, "GOP/s", products.operations * rows);
 }
 
 /// Reads memory much larger than the caches, on all threads.
@@ -258,8 +186,7 @@ void peak(benchmark::State& state, double (*function)(int64_t)) {
       if (index == 0) operations = done * num_threads;
     });
   }
-  state.counters["GOP/s"] =
-      benchmark::Counter(operations * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  set_rate(state, "GOP/s", operations);
 }
 
 void register_peaks() {
@@ -292,43 +219,43 @@ void dispatch(benchmark::State& state) {
   for (auto _ : state) context.parallel([](int, int) {});
 }
 
-void register_all() {
-  benchmark::RegisterBenchmark("dram_read", dram_read)->UseRealTime();
-  benchmark::RegisterBenchmark("dispatch", dispatch)->UseRealTime();
-  register_peaks();
-  constexpr DType kFormats[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8,
-                                DType::kInt4};
-  for (const ModelShape& model : models()) {
-    std::vector<const Shape*> forward;
-    for (int layer = 0; layer < model.num_layers; ++layer) {
-      for (const Shape& shape : model.layer) forward.push_back(&shape);
-    }
-    forward.push_back(&model.head);
-    std::vector<std::pair<std::string, std::vector<const Shape*>>> cases = {{"forward", forward}};
-    // One product that stays in the caches: the arithmetic alone.
-    cases.push_back({"hot", {&model.layer[1]}});
-    for (const Shape& shape : model.layer) {
-      // Copies enough to come from memory each time.
-      const int64_t copies = 1 + (int64_t{100} << 20) / (shape.num_outputs * shape.num_inputs);
-      cases.push_back({shape.name, std::vector<const Shape*>(copies, &shape)});
-    }
-    cases.push_back({model.head.name, {&model.head}});
-    for (const auto& [name, shapes] : cases) {
-      for (const DType format : kFormats) {
-        for (const int32_t rows : {1, 2, 4, 8, 12, 16, 32, 64, 512}) {
-          const std::string title =
-              name + "/" + model.name + "/" + dtype_name(format) + "/M:" + std::to_string(rows);
-          benchmark::RegisterBenchmark(title.c_str(),
-                                       [shapes = shapes, format, rows](benchmark::State& state) {
-                                         run_products(state, shapes, format, rows);
-                                       })
-              ->UseRealTime()
-              ->ComputeStatistics("min",
-                                  [](const std::vector<double>& times) {
-                                    return *std::min_element(times.begin(), times.end());
-                                  })
-              ->Unit(benchmark::kMicrosecond);
-        }
+/// A whole forward's products, one that stays in the caches (the arithmetic alone), and each
+/// product in copies enough to come from memory.
+std::vector<std::pair<std::string, std::vector<const Shape*>>> cases_of(
+    const std::vector<Shape>& layer, const Shape& head, int num_layers) {
+  std::vector<const Shape*> forward;
+  for (int i = 0; i < num_layers; ++i) {
+    for (const Shape& shape : layer) forward.push_back(&shape);
+  }
+  forward.push_back(&head);
+  std::vector<std::pair<std::string, std::vector<const Shape*>>> cases = {{"forward", forward},
+                                                                          {"hot", {&layer[1]}}};
+  for (const Shape& shape : layer) {
+    const int64_t copies = 1 + (int64_t{100} << 20) / (shape.num_outputs * shape.num_inputs);
+    cases.push_back({shape.name, std::vector<const Shape*>(copies, &shape)});
+  }
+  cases.push_back({head.name, {&head}});
+  return cases;
+}
+
+void register_products(const ModelSizes& model) {
+  // Kept for as long as the benchmarks that point into them.
+  static std::vector<std::unique_ptr<std::vector<Shape>>> kept;
+  kept.push_back(std::make_unique<std::vector<Shape>>(layer_shapes(model)));
+  const std::vector<Shape>& layer = *kept.back();
+  kept.push_back(std::make_unique<std::vector<Shape>>(
+      1, Shape{"lm_head", model.vocab_size, model.hidden_size, Epilogue::kArgmax}));
+  // Of the large models one layer is enough to leave the caches behind.
+  const int num_layers = model.hidden_size < 1024 ? 30 : 1;
+  for (const auto& [name, shapes] : cases_of(layer, kept.back()->front(), num_layers)) {
+    for (const DType format :
+         {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8, DType::kInt4}) {
+      for (const int32_t rows : {1, 2, 4, 8, 12, 16, 32, 64, 512}) {
+        const std::string title =
+            name + "/" + model.name + "/" + dtype_name(format) + "/M:" + std::to_string(rows);
+        register_benchmark(title, [shapes = shapes, format, rows](benchmark::State& state) {
+          run_products(state, shapes, format, rows);
+        });
       }
     }
   }
@@ -338,10 +265,10 @@ void register_all() {
 }  // namespace medusa::cpu
 
 int main(int argc, char** argv) {
-  medusa::cpu::register_all();
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
+  using namespace medusa::cpu;
+  benchmark::RegisterBenchmark("dram_read", dram_read)->UseRealTime();
+  benchmark::RegisterBenchmark("dispatch", dispatch)->UseRealTime();
+  register_peaks();
+  for (const ModelSizes& model : model_sizes()) register_products(model);
+  return run_benchmarks(argc, argv);
 }
