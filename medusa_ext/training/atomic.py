@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
     except (SafetensorError, RuntimeError) as error:  # safetensors' and torch's writers
-        raise OSError(f"{path}: cannot write: {error}") from error
+        # Theirs do not always say that the disk is full.
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise OSError(f"{path}: cannot write, {free:.0f} MB are free: {error}") from error
 
 
 def _sync_folder(folder: Path) -> None:
