@@ -72,7 +72,7 @@ endfunction()
 medusa_simt_library(simt_test_kernels ${simt_dir}/testing/good_kernels.cu
                                       ${simt_dir}/testing/faulty_kernels.cu
                                       ${simt_dir}/testing/instruction_kernels.cu)
-foreach(test IN ITEMS schedule fault instruction)
+foreach(test IN ITEMS schedule fault graph instruction)
   medusa_simt_test(simt_${test}_test LIBRARY simt_test_kernels
                    SOURCES ${simt_dir}/${test}_test.cpp)
 endforeach()

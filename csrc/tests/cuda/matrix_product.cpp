@@ -2,6 +2,7 @@
 // float32 over ascending k, each row for itself.
 #include "cuda/matrix_product.h"
 
+#include <deque>
 #include <vector>
 
 namespace medusa::cuda {
@@ -17,25 +18,33 @@ std::vector<float> read(const void* data, DType dtype, int64_t count) {
   return values;
 }
 
+void multiply(const MatrixProductParams& p) {
+  const std::vector<float> in = read(p.in, p.dtype, int64_t{p.num_rows} * p.num_inputs);
+  const std::vector<float> weight = read(p.weight, p.dtype, int64_t{p.num_outputs} * p.num_inputs);
+  for (int32_t r = 0; r < p.num_rows; ++r) {
+    for (int32_t n = 0; n < p.num_outputs; ++n) {
+      float sum = 0;
+      for (int32_t k = 0; k < p.num_inputs; ++k) {
+        sum += in[static_cast<size_t>(r) * p.num_inputs + k] *
+               weight[static_cast<size_t>(n) * p.num_inputs + k];
+      }
+      float& out = p.out[r * p.out_stride + n];
+      out = p.accumulate ? out + sum : sum;
+    }
+  }
+}
+
 class CpuProduct : public MatrixProduct {
  public:
-  cudaError_t run(cudaStream_t, const MatrixProductParams& p) override {
-    const std::vector<float> in = read(p.in, p.dtype, int64_t{p.num_rows} * p.num_inputs);
-    const std::vector<float> weight =
-        read(p.weight, p.dtype, int64_t{p.num_outputs} * p.num_inputs);
-    for (int32_t r = 0; r < p.num_rows; ++r) {
-      for (int32_t n = 0; n < p.num_outputs; ++n) {
-        float sum = 0;
-        for (int32_t k = 0; k < p.num_inputs; ++k) {
-          sum += in[static_cast<size_t>(r) * p.num_inputs + k] *
-                 weight[static_cast<size_t>(n) * p.num_inputs + k];
-        }
-        float& out = p.out[r * p.out_stride + n];
-        out = p.accumulate ? out + sum : sum;
-      }
-    }
-    return cudaSuccess;
+  cudaError_t run(cudaStream_t stream, const MatrixProductParams& params) override {
+    calls_.push_back(params);
+    return cudaLaunchHostFunc(
+        stream, [](void* call) { multiply(*static_cast<MatrixProductParams*>(call)); },
+        &calls_.back());
   }
+
+ private:
+  std::deque<MatrixProductParams> calls_;  // that a graph may make again
 };
 
 }  // namespace

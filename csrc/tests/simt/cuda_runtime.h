@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <functional>
 #include <type_traits>
 #include <utility>
 
@@ -238,10 +239,13 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorNotReady = 600,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchTimeout = 702,
   cudaErrorLaunchFailure = 719,
   cudaErrorNotSupported = 801,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
 };
 enum cudaMemcpyKind {
   cudaMemcpyHostToHost,
@@ -267,21 +271,38 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs;
 };
 
-// Every call runs at once: streams keep no queue, so errors never arrive late.
+// Every call runs at once: streams keep no queue, so errors never arrive late. A stream that is
+// captured keeps its calls instead, arguments included, for the launches of the graph.
+namespace simt {
+bool is_captured(cudaStream_t stream);
+cudaError_t capture(cudaStream_t stream, std::function<cudaError_t()> call);
+template <typename F>
+cudaError_t enqueue(cudaStream_t stream, F call) {
+  return is_captured(stream) ? capture(stream, std::move(call)) : call();
+}
+// An error while the calling thread captures a stream, which spoils the capture.
+cudaError_t forbid_in_capture();
+}  // namespace simt
+
 template <typename... Params, typename... Args>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
                                Args&&... args) {
-  return [&](Params... params) {
+  const auto call = [config = *config, kernel](Params... params) {
     auto run = [&] { kernel(params...); };
     return static_cast<cudaError_t>(simt::launch(
-        {config->gridDim, config->blockDim, config->dynamicSmemBytes},
+        {config.gridDim, config.blockDim, config.dynamicSmemBytes},
         reinterpret_cast<const void*>(kernel),
         [](void* context) { (*static_cast<decltype(run)*>(context))(); }, &run));
+  };
+  return [&](Params... params) {
+    return simt::enqueue(config->stream, [call, params...] { return call(params...); });
   }(std::forward<Args>(args)...);
 }
 namespace simt {
 cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t allocate(void** pointer, size_t bytes);
+// Whether cudaMalloc or cudaMallocHost returned memory that holds this address.
+bool is_allocated(const void* pointer);
 }  // namespace simt
 template <typename T>
 cudaError_t cudaFuncSetAttribute(T* kernel, cudaFuncAttribute attribute, int value) {
@@ -298,28 +319,46 @@ cudaError_t cudaMallocHost(T** pointer, size_t bytes) {
 cudaError_t cudaFree(void* pointer);
 inline cudaError_t cudaFreeHost(void* pointer) { return cudaFree(pointer); }
 
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t = nullptr) {
-  if (bytes != 0) memmove(to, from, bytes);
-  return cudaSuccess;
-}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream = nullptr);
 inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
-  return cudaMemcpyAsync(to, from, bytes, kind);
+  const cudaError_t status = simt::forbid_in_capture();
+  return status != cudaSuccess ? status : cudaMemcpyAsync(to, from, bytes, kind);
 }
-inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t = nullptr) {
-  if (bytes != 0) memset(to, value, bytes);
-  return cudaSuccess;
+inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes,
+                                   cudaStream_t stream = nullptr) {
+  return simt::enqueue(stream, [=] { return memset(to, value, bytes), cudaSuccess; });
+}
+using cudaHostFn_t = void (*)(void*);
+inline cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
+  return simt::enqueue(stream, [=] { return function(data), cudaSuccess; });
 }
 // Errors are returned by the call that makes them, and kept nowhere.
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return simt::forbid_in_capture(); }
+inline cudaError_t cudaStreamQuery(cudaStream_t) { return simt::forbid_in_capture(); }
+inline cudaError_t cudaDeviceSynchronize() { return simt::forbid_in_capture(); }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int device) {
   return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
 }
-inline cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = nullptr, cudaSuccess; }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamCreate(cudaStream_t* stream);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal,
+  cudaStreamCaptureModeThreadLocal,
+  cudaStreamCaptureModeRelaxed,
+};
+using cudaGraph_t = struct CUgraph_st*;
+using cudaGraphExec_t = struct CUgraphExec_st*;
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
+                                 unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 const char* cudaGetErrorString(cudaError_t error);

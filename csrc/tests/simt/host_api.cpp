@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 
@@ -13,50 +14,73 @@
 
 namespace {
 
-[[maybe_unused]] std::mutex g_mutex;
-// By the address handed out: the mapping it lies in.
-[[maybe_unused]] std::map<void*, std::pair<void*, size_t>>& mappings() {
-  static std::map<void*, std::pair<void*, size_t>> map;
+struct Allocation {
+  size_t bytes;
+  void* mapping;  // with its guards; not with AddressSanitizer, which has guards of its own
+  size_t mapped;
+};
+
+std::mutex g_mutex;
+std::map<const char*, Allocation>& allocations() {
+  static std::map<const char*, Allocation> map;
   return map;
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+char* map_memory(Allocation* memory) {
+  return static_cast<char*>(std::aligned_alloc(256, (memory->bytes + 255) / 256 * 256));
+}
+void unmap_memory(const char* pointer, const Allocation&) { std::free(const_cast<char*>(pointer)); }
+#else
+// The last byte, but for alignment, is right before a guard; another guard is in front.
+char* map_memory(Allocation* memory) {
+  constexpr size_t kPage = 4096, kGuard = 1 << 20;
+  const size_t rounded = (memory->bytes + 15) / 16 * 16;
+  const size_t usable = (rounded + kPage - 1) / kPage * kPage;
+  memory->mapped = usable + 2 * kGuard;
+  memory->mapping =
+      mmap(nullptr, memory->mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory->mapping == MAP_FAILED) return nullptr;
+  char* begin = static_cast<char*>(memory->mapping) + kGuard;
+  mprotect(begin, usable, PROT_READ | PROT_WRITE);
+  return begin + usable - rounded;
+}
+void unmap_memory(const char*, const Allocation& memory) { munmap(memory.mapping, memory.mapped); }
+#endif
 
 }  // namespace
 
 cudaError_t simt::allocate(void** pointer, size_t bytes) {
   *pointer = nullptr;
-  if (bytes == 0) return cudaSuccess;
-#if defined(__SANITIZE_ADDRESS__)
-  *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  if (*pointer == nullptr) return cudaErrorMemoryAllocation;
-#else
-  // The last byte, but for alignment, is right before a guard; another guard is in front.
-  constexpr size_t kPage = 4096, kGuard = 1 << 20;
-  const size_t rounded = (bytes + 15) / 16 * 16, usable = (rounded + kPage - 1) / kPage * kPage;
-  const size_t mapped = usable + 2 * kGuard;
-  void* memory =
-      mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return cudaErrorMemoryAllocation;
-  char* begin = static_cast<char*>(memory) + kGuard;
-  mprotect(begin, usable, PROT_READ | PROT_WRITE);
-  *pointer = begin + usable - rounded;
+  const cudaError_t status = forbid_in_capture();
+  if (status != cudaSuccess || bytes == 0) return status;
+  Allocation memory = {bytes, nullptr, 0};
+  char* data = map_memory(&memory);
+  if (data == nullptr) return cudaErrorMemoryAllocation;
+  std::memset(data, simt::options().poison, bytes);
   const std::lock_guard<std::mutex> lock(g_mutex);
-  mappings()[*pointer] = {memory, mapped};
-#endif
-  std::memset(*pointer, simt::options().poison, bytes);
+  allocations()[data] = memory;
+  *pointer = data;
   return cudaSuccess;
 }
 
-cudaError_t cudaFree(void* pointer) {
-#if defined(__SANITIZE_ADDRESS__)
-  std::free(pointer);
-#else
-  if (pointer == nullptr) return cudaSuccess;
+bool simt::is_allocated(const void* pointer) {
+  const char* byte = static_cast<const char*>(pointer);
   const std::lock_guard<std::mutex> lock(g_mutex);
-  const auto found = mappings().find(pointer);
-  if (found == mappings().end()) return cudaErrorInvalidValue;
-  munmap(found->second.first, found->second.second);
-  mappings().erase(found);
-#endif
+  const auto behind = allocations().upper_bound(byte);
+  if (behind == allocations().begin()) return false;
+  const auto found = std::prev(behind);
+  return byte < found->first + found->second.bytes;
+}
+
+cudaError_t cudaFree(void* pointer) {
+  const cudaError_t status = simt::forbid_in_capture();
+  if (status != cudaSuccess || pointer == nullptr) return status;
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  const auto found = allocations().find(static_cast<char*>(pointer));
+  if (found == allocations().end()) return cudaErrorInvalidValue;
+  unmap_memory(found->first, found->second);
+  allocations().erase(found);
   return cudaSuccess;
 }
 
@@ -72,6 +96,10 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "invalid configuration argument";
     case cudaErrorIllegalAddress:
       return "an illegal memory access was encountered";
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+      return "operation failed due to a previous error during capture";
     case cudaErrorLaunchTimeout:
       return "the launch timed out and was terminated";
     default:
@@ -92,10 +120,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = 4;
       break;
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
+      *value = simt::options().compute_capability / 10;
       break;
     case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
+      *value = simt::options().compute_capability % 10;
       break;
     default:
       return cudaErrorInvalidValue;

@@ -12,6 +12,7 @@ struct Options {
   uint64_t seed = 0;             // schedule: 0 runs warps and lanes in order, others vary it
   unsigned char poison = 0xFF;   // byte that fills memory before it is first written
   double watchdog_seconds = 20;  // processor time one block may take
+  int compute_capability = 90;   // that the device says it has
   bool print_reports = true;     // also write each report to stderr
 };
 
