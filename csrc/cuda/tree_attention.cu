@@ -104,6 +104,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) float_attention_kernel(Attentio
       const int column = lane + i * kWarp;
       if (column >= cache.head_size) continue;
       out[i] *= rescale;
+#pragma unroll 1  // more keys at once would not fit the registers
       for (int j = 0; j < min(kWarp, end_key - first); ++j) {
         if (weight[j] == 0) continue;
         out[i] = fmaf(weight[j], v[(first + j) * cache.row_stride + column], out[i]);
