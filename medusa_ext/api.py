@@ -130,6 +130,7 @@ def generate(
     stop: str | Sequence[str] | None = None,
     ignore_eos: bool = False,
     logprobs: int = 0,
+    profile: bool = False,
 ) -> Any:
     """Continues a prompt; with a session, from where it stands.
 
@@ -153,6 +154,8 @@ def generate(
         stop: text ends before any of these strings. A control token's spelling stops at it.
         ignore_eos: goes on after end tokens.
         logprobs: the n most likely tokens at each place, and the chosen one, in the result.
+        profile: tells the phases of a step apart in the result's `stats.seconds` on a GPU too,
+            which makes its steps slower. On a CPU they always are.
 
     Returns:
         A Result, or a list of them for a batch.
@@ -175,6 +178,7 @@ def generate(
         stop=stop,
         ignore_eos=ignore_eos,
         logprobs=logprobs,
+        profile=profile,
     )
     with Run.open(model, prompt, options) as run:
         for _ in run.steps():

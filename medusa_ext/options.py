@@ -34,6 +34,7 @@ class Options:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int = 0
+    profile: bool = False
 
     @classmethod
     def checked(cls, **given: Any) -> Options:
@@ -53,8 +54,8 @@ class Options:
             _choice("acceptance", given["acceptance"], ACCEPTANCES)
         if "draft" in given and not hasattr(given["draft"], "propose"):
             _choice("draft", given["draft"], DRAFTS)
-        if "ignore_eos" in given:
-            check_bool("ignore_eos", given["ignore_eos"])
+        for name in ("ignore_eos", "profile"):
+            check_bool(name, given.get(name, False))
         _check_tree(given.get("tree"))
         return cls(**given, stop=_stop_strings(stop), seed=_seed(seed))
 

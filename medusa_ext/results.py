@@ -8,7 +8,8 @@ from typing import Any
 
 from .stopping import FinishReason
 
-PHASES = ("prefill", "propose", "verify", "accept", "compact", "host")
+STEP_PHASES = ("propose", "verify", "accept", "compact")
+PHASES = ("prefill", *STEP_PHASES, "host")
 
 
 class Clock:
@@ -30,14 +31,22 @@ class Clock:
         self._last = now
         return elapsed
 
+    def report(self, by_phase: bool) -> dict[str, float]:
+        """The seconds of each phase; or with those of a step as one, "step"."""
+        if by_phase:
+            return dict(self.seconds)
+        step = sum(self.seconds[phase] for phase in STEP_PHASES)
+        return {"prefill": self.seconds["prefill"], "step": step, "host": self.seconds["host"]}
+
 
 @dataclass
 class Stats:
     """How a continuation was decoded.
 
     accepted[i]: steps that emitted i tokens; tokens after a stop are not counted. `plain_steps`:
-    steps without any draft. `seconds`: by phase, those of the whole batch. `draft`: where drafts
-    came from, or "none". `note`: why it was decoded as it was, if there is something to say.
+    steps without any draft. `seconds`: by phase, those of the whole batch; a GPU's steps are one
+    phase, "step", unless `profile=True`. `draft`: where drafts came from, or "none". `note`: why it
+    was decoded as it was, if there is something to say.
     """
 
     prompt_tokens: int = 0

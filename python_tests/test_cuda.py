@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from models import PlantedDrafter, tiny_directory, tiny_heads
+from models import PlantedDrafter, tiny_directory, tiny_heads, tiny_with_heads
 
 import medusa_ext
 from medusa_ext import _C, device, generate, ops, reference
+from medusa_ext.results import PHASES, Clock
 
 PROMPTS = ["def add(a, b):", "The sea is", "one two one two one"]
 DEFAULT = "smollm2-135m-instruct"
@@ -34,6 +35,26 @@ def test_auto_without_a_device_is_the_cpu() -> None:
         pytest.skip("there is a device")
     placement = device.place("auto", "auto", "auto", head_size=64)
     assert placement == device.Placement("cpu", "auto", "float32")
+
+
+def test_phases_of_a_step_are_one_on_a_gpu_unless_profiled() -> None:
+    clock = Clock()
+    for phase in PHASES:
+        clock.lap(phase)
+    assert set(clock.report(by_phase=True)) == set(PHASES)
+    one = clock.report(by_phase=False)
+    assert set(one) == {"prefill", "step", "host"}
+    assert sum(one.values()) == pytest.approx(sum(clock.seconds.values()))
+
+
+def test_profiling_changes_no_token() -> None:
+    model = tiny_with_heads()
+    plain = generate(model, PROMPTS[0], 12, tree=4)
+    profiled = generate(model, PROMPTS[0], 12, tree=4, profile=True)
+    assert profiled.tokens == plain.tokens
+    assert set(profiled.stats.seconds) == set(PHASES)
+    with pytest.raises(TypeError, match="profile: needs a bool, got 1"):
+        generate(model, PROMPTS[0], 12, profile=1)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +127,16 @@ def test_heads_and_batches() -> None:
     for draft in ("heads", "lookup", "both"):
         results = generate(model, PROMPTS, 24, tree=8, draft=draft)
         assert [result.tokens for result in results] == plain, draft
+
+
+@pytest.mark.cuda
+def test_phase_times_want_profiling() -> None:
+    model = medusa_ext.load(tiny_directory(), heads=tiny_heads(), device="cuda")
+    out = generate(model, PROMPTS[0], 12, tree=4)
+    assert set(out.stats.seconds) == {"prefill", "step", "host"}
+    profiled = generate(model, PROMPTS[0], 12, tree=4, profile=True)
+    assert set(profiled.stats.seconds) == set(PHASES)
+    assert min(profiled.stats.seconds[phase] for phase in ("propose", "verify")) > 0
 
 
 @pytest.mark.cuda
