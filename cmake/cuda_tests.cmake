@@ -20,7 +20,9 @@ foreach(source IN LISTS cuda_tests)
   get_filename_component(name ${source} NAME_WE)
   medusa_simt_test(cuda_${name} LIBRARY cuda_emulated SOURCES ${source})
 endforeach()
-# The whole decoder beside the CPU's.
+# Whole decoders beside the CPU's.
 foreach(variant IN LISTS MEDUSA_SIMT_VARIANTS)
-  target_link_libraries(cuda_decoder_test_${variant} PRIVATE medusa)
+  foreach(test IN ITEMS decoder session_replay)
+    target_link_libraries(cuda_${test}_test_${variant} PRIVATE medusa)
+  endforeach()
 endforeach()

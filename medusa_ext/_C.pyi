@@ -180,6 +180,10 @@ class Session:
     def set_active(self, sequences: Sequence[int]) -> None:
         """The sequences that take part in the next steps; all after construction."""
 
+    def set_end_tokens(self, tokens: Sequence[int]) -> None:
+        """Behind one of these a step emits nothing from now on: it becomes the root. None at
+        first. (Where a prefill decides one, the caller has to see that.)"""
+
     # ---- one step
     def begin_step(self) -> None:
         """Every active sequence's tree is its root alone."""
@@ -192,7 +196,8 @@ class Session:
         """The whole tree at once, the root included (tokens[0] must be the root)."""
 
     def draft_heads(self, heads: Heads, tree: TokenTree) -> None:
-        """Adds the heads' candidates for every active sequence, arranged as `tree`."""
+        """Adds the heads' candidates for every active sequence, arranged as `tree`. On a GPU the
+        step itself finds them: their tokens in tree() are negative, equal siblings merge later."""
 
     def draft_lookup(
         self, max_nodes: int, max_ngram: int, min_ngram: int, max_branches: int
@@ -223,6 +228,10 @@ class Session:
     # ---- views for training, logprobs and tests
     def path_hidden(self, b: int) -> Float32Array:
         """[count, H]: final-norm output of the last step's accepted nodes, root first."""
+
+    def set_profiling(self, profiling: bool) -> None:
+        """Whether each phase of a step waits for its own work, for the sake of its time; on a GPU
+        that costs time. Off at first."""
 
     def keep_logits(self, keep: bool) -> None:
         """Whether prefill and verify store logits (always so when sampling)."""

@@ -88,8 +88,10 @@ class Run:
                 stats.note = "decoded plainly: no draft found would have paid on this machine"
             results.append(one.result(self._seeds[b] if self._seeds else None))
         self._clock.lap("host")
+        # A GPU's steps are one piece of work unless they are profiled.
+        by_phase = self._options.profile or self._session.model.device == "cpu"
         for result in results:
-            result.stats.seconds = dict(self._clock.seconds)
+            result.stats.seconds = self._clock.report(by_phase)
         return results
 
     def _prefill(self) -> None:
@@ -103,7 +105,9 @@ class Run:
             options.epsilon,
             options.delta,
         )
+        native.set_end_tokens(self._end_ids())
         native.keep_logits(options.logprobs > 0)
+        native.set_profiling(options.profile)
         self._clock.lap("host")
         for b, prompt in enumerate(self._prompts):
             first, num_tokens, reused = self._session.feed(b, prompt)
@@ -114,6 +118,12 @@ class Run:
             one.start(native, first)
             self.continuations.append(one)
             self._clock.lap("host")
+
+    def _end_ids(self) -> list[int]:
+        """Tokens behind which a step need not emit anything."""
+        options, model = self._options, self._session.model
+        end_ids = frozenset() if options.ignore_eos else model.eos_ids
+        return sorted(end_ids | set(control_ids(model, options.stop).values()))
 
     def _continuation(self, b: int, prompt: EncodedPrompt) -> Continuation:
         """The empty continuation of sequence b, whose prompt has been fed."""

@@ -132,6 +132,11 @@ void register_state(py::class_<PySession>& cls) {
       .def("path_hidden", path_hidden, py::arg("b"))
       .def("prefill_hidden", prefill_hidden)
       .def("keep_logits", [](PySession& self, bool keep) { self.session.keep_logits(keep); })
+      .def("set_profiling",
+           [](PySession& self, bool profiling) {
+             const Session::Busy busy(self.session);
+             self.session.set_profiling(profiling);
+           })
       .def("path_logits",
            [](PySession& self, int32_t b) {
              return logits_of(self.session, b, self.session.accepted_path(b));
@@ -155,6 +160,13 @@ void register_phases(py::class_<PySession>& cls) {
            [](PySession& self, const std::vector<int32_t>& sequences) {
              self.session.set_active(sequences);
            })
+      .def(
+          "set_end_tokens",
+          [](PySession& self, std::vector<int32_t> tokens) {
+            const Session::Busy busy(self.session);
+            self.session.set_end_tokens(std::move(tokens));
+          },
+          py::arg("tokens"))
       .def("set_sampling", set_sampling, py::arg("temperature") = 0.0f, py::arg("top_p") = 1.0f,
            py::arg("top_k") = 0, py::arg("seeds") = py::none(), py::arg("acceptance") = "lossless",
            py::arg("epsilon") = 0.09f, py::arg("delta") = 0.3f)

@@ -23,7 +23,8 @@ struct Backend {
   const KernelTable* kernels = nullptr;
   /// 64-byte aligned memory on the backend's device; throws std::bad_alloc (or a child of it).
   std::function<Storage(int64_t bytes)> allocate;
-  /// Host memory that copies need not wait for; as `allocate` otherwise.
+  /// Host memory that kernels can use in place and copies need not wait for; as `allocate`
+  /// otherwise.
   std::function<Storage(int64_t bytes)> allocate_host;
   std::function<std::unique_ptr<Context>()> make_context;
   /// Host to device and device to host, in the context's order. The host side of `copy_in` may be
@@ -32,10 +33,15 @@ struct Backend {
   std::function<void(Context&, void* device, const void* host, int64_t bytes)> copy_in;
   std::function<void(Context&, void* host, const void* device, int64_t bytes)> copy_out;
   std::function<void(Context&)> synchronize;
+  /// Waits until what was enqueued has stored `value` in `number`, memory of `allocate_host`: a
+  /// step's results arrive without a copy. Throws std::runtime_error where that cannot come.
+  std::function<void(Context&, const int32_t* number, int32_t value)> wait_for;
   /// Records what `work` enqueues, without running it; null where nothing is gained by that. Host
-  /// memory that `work` copies from or to must come from `allocate_host`. A launch reads what is
-  /// there by then; sizes are those of the recording.
+  /// memory that `work` uses or copies from or to must come from `allocate_host`. A launch reads
+  /// what is there by then; sizes are those of the recording.
   std::function<std::unique_ptr<Graph>(Context&, const std::function<void()>& work)> capture;
+  /// Set where `capture` is: the trees of a recorded step, whose heads run on the device.
+  void (*merge_drafts)(Context&, const MergeDraftsParams&) = nullptr;
   /// True where sampling one row at a time along the accepted walk beats sampling all rows.
   bool samples_along_walk = false;
 };

@@ -45,6 +45,7 @@ struct KernelTable {
   void (*candidates)(Context&, const CandidatesParams&);
   void (*accept)(Context&, const AcceptParams&);
   void (*accept_typical)(Context&, const AcceptTypicalParams&);
+  void (*publish)(Context&, const PublishParams&);
   void (*compact)(Context&, const CompactParams&);
 
   // The operators' [B, N] trees as packed rows.

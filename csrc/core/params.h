@@ -41,7 +41,7 @@ struct TreeRowsParams {
   int32_t* positions = nullptr;      // [B * N]
   int32_t* nodes = nullptr;          // [B * N]
   int32_t* first_rows = nullptr;     // [B + 1]
-  int32_t* cache_slots = nullptr;    // [B], sequence b is slot b
+  int32_t* cache_slots = nullptr;    // [B], sequence b is slot b; or null: they are known
   uint64_t* ancestors = nullptr;     // [B * N, W]
 };
 
@@ -181,6 +181,32 @@ struct CandidatesParams {
   int32_t* tokens = nullptr;           // [B, N]
 };
 
+/// Ranks of a head's candidates that a draft can stand for.
+constexpr int32_t kMaxHeadRanks = 32;
+
+/// A draft that stands for the candidate of that rank of head k (0-based) until the heads have run;
+/// tokens themselves are not negative.
+constexpr int32_t head_draft(int32_t k, int32_t rank) { return -1 - (k * kMaxHeadRanks + rank); }
+
+/// Makes trees of drafts whose tokens the host partly leaves to the heads. Nodes keep their places.
+/// Of siblings with equal tokens the first stands for all, children included. Such doubles, drafts
+/// without a candidate, what hangs below them, and the places behind the last node become padding:
+/// roots of their own (parent -1) with the root's token.
+struct MergeDraftsParams {
+  int32_t num_sequences = 0;  // B'
+  int32_t max_nodes = 0;      // N
+  // Written by the host before the step; the device reads them in place.
+  const int32_t* draft_tokens = nullptr;   // [B', N], a token or a head_draft
+  const int32_t* draft_parents = nullptr;  // [B', N], -1 at the root, else an earlier node
+  const int32_t* num_drafts = nullptr;     // [B'], nodes, the root included
+  int32_t num_heads = 0;                   // K
+  int32_t top_k = 0;                       // k
+  const int32_t* top_ids = nullptr;        // [B', K, k], -1: no such candidate; unused if K = 0
+  int32_t* tokens = nullptr;               // [B', N]
+  int32_t* parents = nullptr;              // [B', N]
+  int32_t* num_nodes = nullptr;            // [B'], as num_drafts
+};
+
 /// Greedy or sampled acceptance: from the root, descend to the child whose token is the node's
 /// target; stop where there is none.
 ///
@@ -198,6 +224,35 @@ struct AcceptParams {
   int32_t* path = nullptr;              // [B, P], node indices from the root on, -1 behind the end
   int32_t* count = nullptr;             // [B], nodes on the path, the root included
   int32_t* next_root = nullptr;         // [B], the target of the last accepted node
+};
+
+/// Results of steps in host memory that the device writes in place: step i goes to entry
+/// i % capacity. Paths and counts are those of `PublishParams`, cut at the end token.
+struct StepEntries {
+  int32_t capacity = 0;
+  int32_t num_sequences = 0;  // B, that an entry has room for
+  int32_t max_path = 0;       // P, likewise
+  int32_t* tokens = nullptr;  // [capacity, B, P], what the step emits
+  int32_t* paths = nullptr;   // [capacity, B, P]
+  int32_t* counts = nullptr;  // [capacity, B], entries of either
+  int32_t* steps = nullptr;   // [capacity], the step's number, once all else is there
+};
+
+/// What a step emits: the tokens of the path behind the root, then the next root. Behind the first
+/// end token nothing is emitted: it becomes the next root and `count` is cut, so that `compact`
+/// keeps what plain decoding would have kept.
+struct PublishParams {
+  int32_t num_sequences = 0;            // B'
+  int32_t max_path = 0;                 // P of `path`
+  const int32_t* first_rows = nullptr;  // [B']
+  const int32_t* tokens = nullptr;      // [R]
+  const int32_t* path = nullptr;        // [B', P]
+  int32_t* count = nullptr;             // [B']
+  int32_t* next_root = nullptr;         // [B']
+  int32_t num_end_tokens = 0;           // E
+  const int32_t* end_tokens = nullptr;  // [E]
+  const int32_t* step = nullptr;        // [1], this step's number, at least 1
+  StepEntries entries;
 };
 
 /// Typical acceptance (Medusa, section 3.3.1): child x of an accepted node is accepted when

@@ -5,6 +5,7 @@ namespace medusa::cpu {
 
 void fill_index(KernelTable& table) {
   table.accept = accept;
+  table.publish = publish;
   table.compact = compact;
   table.tree_rows = tree_rows;
 }

@@ -6,6 +6,7 @@
 namespace medusa::cpu {
 
 void accept(Context& context, const AcceptParams& params);
+void publish(Context& context, const PublishParams& params);
 void compact(Context& context, const CompactParams& params);
 void tree_rows(Context& context, const TreeRowsParams& params);
 

@@ -9,16 +9,13 @@
 #include <vector>
 
 #include "cuda/context.h"
+#include "cuda/error.h"
+#include "cuda/graph.h"
+#include "cuda/kernels.h"
 #include "cuda/table.h"
 
 namespace medusa::cuda {
 namespace {
-
-void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();
-  throw std::runtime_error(std::string("cuda: ") + what + ": " + cudaGetErrorString(status));
-}
 
 class OutOfMemory : public std::bad_alloc {
  public:
@@ -96,12 +93,12 @@ class OwningContext : public CudaContext {
 
   void activate() override { check(cudaSetDevice(device_), "cudaSetDevice"); }
 
-  /// A copy into pageable memory would wait for the stream, so that a step would wait several
-  /// times: small ones land in pinned memory and reach `host` in `synchronize`.
+  /// A copy into pageable memory would wait for the stream, and several copies several times:
+  /// small ones land in pinned memory and reach `host` in `synchronize`.
   void copy_out(void* host, const void* device, int64_t bytes) {
     if (bytes == 0) return;
     void* to = host;
-    if (!is_capturing && staged_bytes_ + bytes <= kStagingBytes) {
+    if (staged_bytes_ + bytes <= kStagingBytes) {
       to = static_cast<unsigned char*>(staging_.get()) + staged_bytes_;
       staged_bytes_ += bytes;
       staged_.push_back({host, to, bytes});
@@ -147,6 +144,22 @@ void copy_in(Context& context, void* device, const void* host, int64_t bytes) {
         "cudaMemcpyAsync");
 }
 
+/// Spins on the number, now and then asking whether the stream has failed or run dry.
+void wait_for(Context& context, const int32_t* number, int32_t value) {
+  constexpr int kSpinsPerQuery = 4096;
+  const auto has_come = [&] { return __atomic_load_n(number, __ATOMIC_ACQUIRE) == value; };
+  for (int spins = 1; !has_come(); ++spins) {
+    if (spins % kSpinsPerQuery != 0) continue;
+    const cudaError_t status = cudaStreamQuery(cuda_context(context).stream);
+    if (status == cudaErrorNotReady) {
+      cudaGetLastError();
+      continue;
+    }
+    check(status, "a step");
+    if (!has_come()) throw std::runtime_error("cuda: a step: ended without its results");
+  }
+}
+
 }  // namespace
 
 Backend make_backend(const BackendOptions& options) {
@@ -161,6 +174,11 @@ Backend make_backend(const BackendOptions& options) {
     owning(context).copy_out(host, device, bytes);
   };
   backend.synchronize = [](Context& context) { owning(context).synchronize(); };
+  backend.wait_for = wait_for;
+  backend.capture = capture_graph;
+  backend.merge_drafts = [](Context& context, const MergeDraftsParams& params) {
+    check(merge_drafts(cuda_context(context), params), "merge_drafts");
+  };
   return backend;
 }
 

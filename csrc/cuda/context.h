@@ -19,8 +19,6 @@ struct CudaContext : Context {
   /// Fixes whatever else may follow the row count or the device: the algorithm of a matrix product
   /// and the boundaries of attention's splits.
   bool deterministic = false;
-  /// What is enqueued is being recorded, copies to and from pinned memory included.
-  bool is_capturing = false;
   /// Scratch of the kernel that runs, 256-byte aligned; the next one overwrites it. A kernel whose
   /// need (`workspace.h`) is greater returns cudaErrorMemoryAllocation.
   void* workspace = nullptr;

@@ -1,12 +1,12 @@
 // A step's tokens into pinned host memory, end tokens being seen on the device.
 #include "cuda/device_math.cuh"
+#include "cuda/kernels.h"
 #include "cuda/launch.cuh"
-#include "cuda/step.h"
 
 namespace medusa::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 
 // ---- kernels ----------------------------------------------------------------------------------
@@ -22,49 +22,44 @@ __device__ __forceinline__ bool is_end_token(const PublishParams& params, int to
 // step's number, which the block writes last.
 __device__ __forceinline__ void publish_sequence(const PublishParams& params, int64_t entry,
                                                  int64_t b, int lane) {
-  const int64_t first = params.first_rows != nullptr ? params.first_rows[b] : b * params.max_nodes;
+  const StepEntries& entries = params.entries;
+  const int32_t* tokens = params.tokens + params.first_rows[b];
   const int32_t* path = params.path + b * params.max_path;
-  const int64_t row = entry * params.num_sequences + b;
-  const bool was_finished = params.finished[b] != 0;
-  const int next_root = params.next_root[b];
-  int count = was_finished ? 0 : params.count[b];
-  bool ended = false;
-  int root = next_root;
+  const int64_t row = entry * entries.num_sequences + b;
+  int count = params.count[b];
+  int root = params.next_root[b];
   for (int base = 0; base < count; base += kWarp) {
     const int i = base + lane;
     int token = -1;
-    if (i < count) token = i == count - 1 ? next_root : params.tokens[first + path[i + 1]];
+    if (i < count) token = i == count - 1 ? root : tokens[path[i + 1]];
     const unsigned ends = __ballot_sync(kAllLanes, i < count && is_end_token(params, token));
     if (ends != 0) {
       const int end_lane = __ffs(static_cast<int>(ends)) - 1;
       root = __shfl_sync(kAllLanes, token, end_lane);
       count = base + end_lane + 1;
-      ended = true;
     }
-    if (i < count) params.entries.tokens[row * params.max_path + i] = token;
+    if (i < count) {
+      entries.tokens[row * entries.max_path + i] = token;
+      entries.paths[row * entries.max_path + i] = path[i];
+    }
   }
   __syncwarp();
   if (lane != 0) return;
   params.count[b] = count;
   params.next_root[b] = root;
-  if (ended) params.finished[b] = 1;
-  params.entries.counts[row] = count;
-  params.entries.finished[row] = was_finished || ended ? 1 : 0;
+  entries.counts[row] = count;
 }
 
 // Grid (1): the one block owns the step, its warps a sequence at a time.
-__global__ void __launch_bounds__(kThreads) publish_kernel(PublishParams params) {
-  const uint64_t step = *params.step;
-  const auto entry = static_cast<int64_t>(step % static_cast<uint64_t>(params.entries.capacity));
+__global__ void __launch_bounds__(kThreads, 1) publish_kernel(PublishParams params) {
+  const int32_t step = *params.step;
+  const int32_t entry = step % params.entries.capacity;
   for (int b = static_cast<int>(threadIdx.x) / kWarp; b < params.num_sequences; b += kWarps) {
     publish_sequence(params, entry, b, static_cast<int>(threadIdx.x) % kWarp);
   }
   __threadfence_system();
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  *params.step = step + 1;
-  __threadfence_system();
-  *reinterpret_cast<volatile uint64_t*>(params.entries.steps + entry) = step + 1;
+  if (threadIdx.x == 0) *static_cast<volatile int32_t*>(params.entries.steps + entry) = step;
 }
 
 }  // namespace

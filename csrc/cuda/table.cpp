@@ -1,20 +1,10 @@
 #include "cuda/table.h"
 
-#include <stdexcept>
-#include <string>
-
+#include "cuda/error.h"
 #include "cuda/kernels.h"
 #include "cuda/pack.h"
 
 namespace medusa::cuda {
-namespace {
-
-void check(cudaError_t status, const char* kernel) {
-  if (status == cudaSuccess) return;
-  throw std::runtime_error(std::string("cuda: ") + kernel + ": " + cudaGetErrorString(status));
-}
-
-}  // namespace
 
 const KernelTable& kernel_table() {
   static const KernelTable table = [] {
@@ -56,6 +46,9 @@ const KernelTable& kernel_table() {
     };
     t.accept_typical = [](Context& context, const AcceptTypicalParams& params) {
       check(accept_typical(cuda_context(context), params), "accept_typical");
+    };
+    t.publish = [](Context& context, const PublishParams& params) {
+      check(publish(cuda_context(context), params), "publish");
     };
     t.compact = [](Context& context, const CompactParams& params) {
       check(compact(cuda_context(context), params), "compact");

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kThreads) tree_rows_kernel(TreeRowsParams para
   const int node = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (node == 0) {
     params.first_rows[b] = b * params.num_nodes;
-    params.cache_slots[b] = b;
+    if (params.cache_slots != nullptr) params.cache_slots[b] = b;
     if (b == params.num_sequences - 1) {
       params.first_rows[params.num_sequences] = params.num_sequences * params.num_nodes;
     }

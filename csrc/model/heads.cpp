@@ -41,8 +41,8 @@ HeadsRunner::HeadsRunner(const Heads& heads, int32_t max_sequences)
   activations_ = DeviceArray<uint8_t>(backend_, bytes);
   node_depths_ = DeviceArray<int32_t>(backend_, 1);
   node_tokens_ = DeviceArray<int32_t>(backend_, max_sequences);
-  top_ids_ = DeviceArray<int32_t>(backend_, rows * kMaxTopK);
-  top_log_probs_ = DeviceArray<float>(backend_, rows * kMaxTopK);
+  top_ids_ = DeviceArray<int32_t>(backend_, rows * kMaxHeadRanks);
+  top_log_probs_ = DeviceArray<float>(backend_, rows * kMaxHeadRanks);
   const int32_t root_depth = 0;
   const std::unique_ptr<Context> context = backend_.make_context();
   backend_.copy_in(*context, node_depths_.data(), &root_depth, sizeof root_depth);

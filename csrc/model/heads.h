@@ -47,8 +47,6 @@ class Heads {
 /// The buffers of one session's head evaluations.
 class HeadsRunner {
  public:
-  static constexpr int32_t kMaxTopK = 32;
-
   HeadsRunner(const Heads& heads, int32_t max_sequences);
 
   /// Top-k candidates of every head for the sequences in `slots`.

@@ -12,7 +12,7 @@ RowBuffer::RowBuffer(const Backend& backend, int32_t max_rows, int32_t max_seque
   for (UploadArray<int32_t>* rows : {&tokens_, &parents_, &sequences_, &positions_, &nodes_}) {
     *rows = UploadArray<int32_t>(backend, max_rows);
   }
-  for (UploadArray<int32_t>* sequences : {&slots_, &lengths_, &num_nodes_}) {
+  for (UploadArray<int32_t>* sequences : {&slots_, &lengths_, &roots_, &num_nodes_}) {
     *sequences = UploadArray<int32_t>(backend, max_sequences);
   }
   first_rows_ = UploadArray<int32_t>(backend, int64_t{max_sequences} + 1);
@@ -22,8 +22,8 @@ RowBuffer::RowBuffer(const Backend& backend, int32_t max_rows, int32_t max_seque
 }
 
 void RowBuffer::clear() {
-  for (UploadArray<int32_t>* array :
-       {&tokens_, &parents_, &sequences_, &positions_, &nodes_, &slots_, &lengths_, &num_nodes_}) {
+  for (UploadArray<int32_t>* array : {&tokens_, &parents_, &sequences_, &positions_, &nodes_,
+                                      &slots_, &lengths_, &roots_, &num_nodes_}) {
     array->host.clear();
   }
   first_rows_.host.clear();
@@ -57,7 +57,7 @@ void RowBuffer::add_chain(int32_t slot, int32_t length, const int32_t* tokens, i
   max_path_ = std::max(max_path_, count);
 }
 
-void RowBuffer::add_tree(int32_t slot, int32_t length, const StepTree& tree, int32_t padded_nodes) {
+void RowBuffer::add_tree(int32_t slot, int32_t length, const StepTree& tree) {
   begin_sequence(slot, length);
   for (int32_t node = 0; node < tree.num_nodes(); ++node) {
     const size_t i = static_cast<size_t>(node);
@@ -65,13 +65,20 @@ void RowBuffer::add_tree(int32_t slot, int32_t length, const StepTree& tree, int
     chains_only_ = chains_only_ && tree.parents()[i] == node - 1;
     max_path_ = std::max(max_path_, tree.depths()[i] + 1);
   }
-  for (int32_t node = tree.num_nodes(); node < padded_nodes; ++node) {
-    add_row(tree.tokens()[0], -1, length, node);
+  end_sequence(tree.num_nodes());
+}
+
+void RowBuffer::add_drafts(int32_t slot, int32_t length, const StepTree& tree, int32_t num_rows) {
+  begin_sequence(slot, length);
+  roots_.host.push_back(tree.tokens()[0]);
+  for (int32_t node = 0; node < num_rows; ++node) {
+    const size_t i = static_cast<size_t>(node);
+    const bool is_node = node < tree.num_nodes();
+    tokens_.host.push_back(is_node ? tree.tokens()[i] : -1);
+    parents_.host.push_back(is_node ? tree.parents()[i] : -1);
   }
   end_sequence(tree.num_nodes());
-  // What is recorded with masks is launched again with masks.
-  if (padded_nodes > 1) chains_only_ = false;
-  max_path_ = std::max(max_path_, padded_nodes);
+  max_path_ = num_rows;
 }
 
 void RowBuffer::fill_masks() {
@@ -89,19 +96,60 @@ void RowBuffer::fill_masks() {
 }
 
 RowTable RowBuffer::upload(Context& context) {
-  RowTable table;
-  table.num_rows = num_rows();
-  table.num_sequences = num_sequences();
   for (UploadArray<int32_t>* array : {&tokens_, &parents_, &sequences_, &positions_, &nodes_,
                                       &slots_, &lengths_, &num_nodes_, &first_rows_}) {
     array->upload(*backend_, context);
   }
+  RowTable rows = table();
   if (!chains_only_) {
     fill_masks();
     ancestors_.upload(*backend_, context);
-    table.ancestors = ancestors_.device.data();
-    table.mask_words = static_cast<int32_t>(ancestors_.host.size()) / num_rows();
+    rows.ancestors = ancestors_.device.data();
+    rows.mask_words = static_cast<int32_t>(ancestors_.host.size()) / num_rows();
   }
+  return rows;
+}
+
+void RowBuffer::upload_drafts(Context& context) const {
+  for (const UploadArray<int32_t>* array : {&slots_, &lengths_, &roots_}) {
+    array->upload(*backend_, context);
+  }
+}
+
+RowTable RowBuffer::merge(Context& context, MergeDraftsParams drafts) const {
+  drafts.num_sequences = num_sequences();
+  drafts.max_nodes = max_path_;
+  drafts.draft_tokens = tokens_.host.data();
+  drafts.draft_parents = parents_.host.data();
+  drafts.num_drafts = num_nodes_.host.data();
+  drafts.tokens = tokens_.device.data();
+  drafts.parents = parents_.device.data();
+  drafts.num_nodes = num_nodes_.device.data();
+  backend_->merge_drafts(context, drafts);
+
+  TreeRowsParams trees;
+  trees.num_sequences = drafts.num_sequences;
+  trees.num_nodes = drafts.max_nodes;
+  trees.mask_words = mask_words_for(drafts.max_nodes);
+  trees.parents = drafts.parents;
+  trees.lengths = lengths_.device.data();
+  trees.sequences = sequences_.device.data();
+  trees.positions = positions_.device.data();
+  trees.nodes = nodes_.device.data();
+  trees.first_rows = first_rows_.device.data();
+  trees.ancestors = ancestors_.device.data();
+  backend_->kernels->tree_rows(context, trees);
+
+  RowTable rows = table();
+  rows.ancestors = trees.ancestors;
+  rows.mask_words = trees.mask_words;
+  return rows;
+}
+
+RowTable RowBuffer::table() const {
+  RowTable table;
+  table.num_rows = num_rows();
+  table.num_sequences = num_sequences();
   table.tokens = tokens_.device.data();
   table.sequences = sequences_.device.data();
   table.positions = positions_.device.data();

@@ -31,7 +31,9 @@ Session::Session(std::shared_ptr<const Model> model, int32_t batch, int32_t max_
                max_length),
       cache_(*model_, kv_dtype, batch, max_length + node_capacity(*model_, max_nodes)),
       rows_(model_->backend(), decoder_.max_rows(), batch, node_capacity(*model_, max_nodes)),
-      sequences_(static_cast<size_t>(batch)) {
+      sequences_(static_cast<size_t>(batch)),
+      ring_(model_->backend(), batch, node_capacity(*model_, max_nodes)),
+      is_replayed_(replays(*model_, max_nodes)) {
   const Backend& backend = model_->backend();
   const int64_t rows = decoder_.max_rows();
   const int64_t width = model_->config().hidden_size;
@@ -109,7 +111,28 @@ void Session::set_active(std::vector<int32_t> active) {
   }
   active_ = std::move(active);
   phase_ = Phase::kIdle;
-  forget_ready();
+}
+
+void Session::set_end_tokens(std::vector<int32_t> tokens) {
+  if (tokens == end_tokens_) return;
+  graphs_.clear();  // they hold the old ones' address and number
+  const Backend& backend = model_->backend();
+  const int64_t size = static_cast<int64_t>(tokens.size());
+  end_tokens_on_device_ = DeviceArray<int32_t>(backend, size);
+  backend.copy_in(*context_, end_tokens_on_device_.data(), tokens.data(),
+                  size * static_cast<int64_t>(sizeof(int32_t)));
+  end_tokens_ = std::move(tokens);
+}
+
+void Session::set_profiling(bool profiling) {
+  is_profiling_ = profiling;
+  is_replayed_ = replays(*model_, max_nodes_) && !profiling;
+  phase_ = Phase::kIdle;
+}
+
+void Session::end_phase(Phase phase) {
+  if (is_profiling_) model_->backend().synchronize(*context_);
+  phase_ = phase;
 }
 
 void Session::clear_rows() {
@@ -126,15 +149,14 @@ void Session::reserve_logits(int32_t num_targets) {
   logits_ = DeviceArray<float>(model_->backend(), size);
 }
 
-void Session::forward(ForwardOutputs outputs) {
+void Session::forward(const RowTable& table, ForwardOutputs outputs) {
   if (wants_logits()) {
     reserve_logits(outputs.num_targets);
     outputs.logits = logits_.data();
   }
-  is_uploading_ = true;
   outputs.hidden = hidden_.data();
   outputs.targets = targets_.data();
-  decoder_.forward(*context_, rows_.upload(*context_), cache_, outputs);
+  decoder_.forward(*context_, table, cache_, outputs);
   if (!outputs.logits || outputs.num_targets == 0) return;
   ArgmaxParams argmax;
   argmax.num_rows = outputs.num_targets;
@@ -156,7 +178,6 @@ int32_t Session::prefill(int32_t b, const int32_t* tokens, int32_t count,
   const int32_t chunk = std::min(kPrefillChunk, decoder_.max_rows());
   if (hidden) hidden->resize(static_cast<size_t>(count * width));
   phase_ = Phase::kIdle;
-  forget_ready();
   verified_logits_ = false;
   s.root = -1;
   s.has_hidden = false;
@@ -169,7 +190,8 @@ int32_t Session::prefill(int32_t b, const int32_t* tokens, int32_t count,
     outputs.num_targets = is_last ? 1 : 0;
     outputs.num_outputs = hidden ? rows : outputs.num_targets;
     outputs.first_output = rows - outputs.num_outputs;
-    forward(outputs);
+    is_uploading_ = true;
+    forward(rows_.upload(*context_), outputs);
     if (hidden) {
       backend.copy_out(*context_, hidden->data() + begin * width, hidden_.data(),
                        rows * width * static_cast<int64_t>(sizeof(float)));
@@ -208,58 +230,69 @@ void Session::truncate(int32_t b, int32_t length, int32_t root) {
   s.root = root;
   s.has_hidden = false;
   phase_ = Phase::kIdle;
-  forget_ready();
 }
 
 void Session::verify() {
   require_phase(Phase::kDrafting, "verify");
   clear_rows();
-  const int32_t num_nodes = padded_nodes();
-  for (int32_t b : active_) rows_.add_tree(b, length(b), sequence(b).tree, num_nodes);
-  is_replayed_ = num_nodes > 0;
+  is_uploading_ = true;
   if (is_replayed_) {
-    is_uploading_ = true;
-    replay_step(num_nodes);
+    replay_step();
   } else {
+    for (int32_t b : active_) rows_.add_tree(b, length(b), sequence(b).tree);
     ForwardOutputs outputs;
     outputs.num_outputs = rows_.num_rows();
     outputs.num_targets = rows_.num_rows();
-    forward(outputs);
+    forward(rows_.upload(*context_), outputs);
   }
   verified_logits_ = wants_logits();
   has_prefill_logits_ = false;
-  phase_ = Phase::kVerified;
+  end_phase(Phase::kVerified);
 }
 
 void Session::compact() {
   require_phase(Phase::kAccepted, "compact");
-  if (!is_replayed_) {
-    compact_rows();
-    copy_results(rows_.num_sequences(), rows_.max_path());
-  }
-  model_->backend().synchronize(*context_);  // the one of the step
+  if (!is_replayed_) finish_step();
+  ring_.wait(model_->backend(), *context_);  // the one wait of the step
   is_uploading_ = false;
-  take_results(rows_.num_sequences(), rows_.max_path());
-  phase_ = Phase::kIdle;
+  take_results();
+  end_phase(Phase::kIdle);
+}
+
+void Session::finish_step() {
+  if (!is_replayed_) ring_.begin();
+  publish();
+  compact_rows();
+  keep_last_hidden(rows_.num_sequences(), rows_.max_path());
+}
+
+void Session::publish() {
+  PublishParams results;
+  results.num_sequences = rows_.num_sequences();
+  results.max_path = rows_.max_path();
+  results.first_rows = rows_.first_rows();
+  results.tokens = rows_.tokens();
+  results.path = path_.data();
+  results.count = count_.data();
+  results.next_root = next_root_.data();
+  results.num_end_tokens = static_cast<int32_t>(end_tokens_.size());
+  results.end_tokens = end_tokens_on_device_.data();
+  results.step = ring_.step();
+  results.entries = ring_.entries();
+  model_->backend().kernels->publish(*context_, results);
 }
 
 void Session::compact_rows() {
-  const KernelTable& kernels = *model_->backend().kernels;
-  const int32_t num_sequences = rows_.num_sequences();
-  const int32_t max_path = rows_.max_path();
-  CompactParams scales = cache_.compact_scales();
-  CompactParams rows = cache_.compact_rows();
-  for (CompactParams* params : {&scales, &rows}) {
-    params->num_sequences = num_sequences;
-    params->max_path = max_path;
-    params->cache_slots = rows_.slots();
-    params->path = path_.data();
-    params->count = count_.data();
-    params->length = rows_.lengths();
-    params->advance = params == &rows;
-    if (params->num_caches > 0) kernels.compact(*context_, *params);
+  for (CompactParams params : {cache_.compact_scales(), cache_.compact_rows()}) {
+    params.num_sequences = rows_.num_sequences();
+    params.max_path = rows_.max_path();
+    params.cache_slots = rows_.slots();
+    params.path = path_.data();
+    params.count = count_.data();
+    params.length = rows_.lengths();
+    params.advance = false;  // the next step brings the lengths along
+    if (params.num_caches > 0) model_->backend().kernels->compact(*context_, params);
   }
-  keep_last_hidden(num_sequences, max_path);
 }
 
 void Session::keep_last_hidden(int32_t num_sequences, int32_t max_path) {
@@ -276,27 +309,15 @@ void Session::keep_last_hidden(int32_t num_sequences, int32_t max_path) {
   model_->backend().kernels->gather_hidden(*context_, gather);
 }
 
-void Session::copy_results(int32_t num_sequences, int32_t max_path) {
-  const Backend& backend = model_->backend();
-  const int64_t row_bytes = int64_t{num_sequences} * static_cast<int64_t>(sizeof(int32_t));
-  backend.copy_out(*context_, host_path_.data(), path_.data(), row_bytes * max_path);
-  backend.copy_out(*context_, host_count_.data(), count_.data(), row_bytes);
-  backend.copy_out(*context_, host_next_root_.data(), next_root_.data(), row_bytes);
-}
-
-void Session::take_results(int32_t num_sequences, int32_t max_path) {
-  for (int32_t i = 0; i < num_sequences; ++i) {
+void Session::take_results() {
+  for (int32_t i = 0; i < rows_.num_sequences(); ++i) {
     Sequence& s = sequence(active_[static_cast<size_t>(i)]);
-    const int32_t* path = host_path_.data() + int64_t{i} * max_path;
-    s.path.assign(path, path + host_count_[i]);
-    s.emitted.clear();
-    for (int32_t node : s.path) {
-      const int32_t token = s.tree.tokens()[static_cast<size_t>(node)];
-      s.text.push_back(token);
-      if (node != 0) s.emitted.push_back(token);
-    }
-    s.emitted.push_back(host_next_root_[i]);
-    s.root = host_next_root_[i];
+    const int32_t count = ring_.count(i);
+    s.path.assign(ring_.path(i), ring_.path(i) + count);
+    s.emitted.assign(ring_.tokens(i), ring_.tokens(i) + count);
+    s.text.push_back(s.root);
+    s.text.insert(s.text.end(), s.emitted.begin(), s.emitted.end() - 1);
+    s.root = s.emitted.back();
     s.has_hidden = true;
   }
 }

@@ -15,6 +15,7 @@
 #include "model/model.h"
 #include "model/row_buffer.h"
 #include "model/step_graphs.h"
+#include "model/step_ring.h"
 #include "model/step_tree.h"
 
 namespace medusa {
@@ -58,7 +59,12 @@ class Session {
   void set_num_threads(int num_threads) { context_->set_num_threads(num_threads); }
   void set_sampling(Sampling sampling);
   void set_active(std::vector<int32_t> active);
+  /// Behind one of these a step emits nothing: it is the next root.
+  void set_end_tokens(std::vector<int32_t> tokens);
   void keep_logits(bool keep) { keep_logits_ = keep; }
+  /// Every phase ends when its work has: a clock beside it tells the truth, and no step is
+  /// replayed.
+  void set_profiling(bool profiling);
 
   /// Appends tokens in chunks; the next token becomes the root. `hidden`, if not null, receives
   /// the final-norm output of every token, [count, H].
@@ -115,31 +121,33 @@ class Session {
   void require_phase(Phase phase, const char* call) const;
   void check_token(int32_t token) const;
   bool wants_logits() const { return keep_logits_ || sampling_.temperature > 0; }
-  void forward(ForwardOutputs outputs);
+  void forward(const RowTable& table, ForwardOutputs outputs);
   int32_t decide_prefill_root(int32_t b);
   int32_t sample_row(int32_t row, uint64_t seed, int32_t position);
   AcceptParams accept_params();
   void clear_rows();
   void reserve_logits(int32_t num_targets);
   void fill_noise_keys();
+  void finish_step();
+  void end_phase(Phase phase);
+  void publish();
   void compact_rows();
-  void copy_results(int32_t num_sequences, int32_t max_path);
-  void forget_ready() { ready_heads_ = nullptr; }
 
+  /// Whether steps of sessions with such trees are recorded and replayed.
+  static bool replays(const Model& model, int32_t max_nodes);
   /// Nodes that buffers must hold: of trees padded for replayed steps, where there are such.
   static int32_t node_capacity(const Model& model, int32_t max_nodes);
-  /// Nodes that the trees of this step are padded to, or 0: it is not replayed.
-  int32_t padded_nodes() const;
-  void replay_step(int32_t num_nodes);
+  void replay_step();
   void run_step(const StepShape& shape);
-  bool has_ready(const std::shared_ptr<const Heads>& heads, int32_t top_k) const;
+  MergeDraftsParams run_heads(const StepShape& shape);
+  /// The heads' nodes; without `ids` the step itself will find their tokens.
   void add_head_nodes(int32_t b, const TokenTree& tree, const int32_t* ids, int32_t top_k);
   void accept_typical();
   void accept_sampled();
   void walk_and_sample();
   void draft_lookup_branches(Sequence& s, const LookupOptions& options);
   void keep_last_hidden(int32_t num_sequences, int32_t max_path);
-  void take_results(int32_t num_sequences, int32_t max_path);
+  void take_results();
   float* row_of(const DeviceArray<float>& rows, int64_t width, int32_t b, int32_t node) const;
   void copy_row(float* out, const float* row, int64_t width);
   NGramIndex& ngrams(Sequence& s, const LookupOptions& options);
@@ -172,18 +180,20 @@ class Session {
   UploadArray<int32_t> positions_;  // [R] of the tokens to draw
   DeviceArray<int32_t> slots_;      // [B] of a head evaluation
   DeviceArray<int32_t> roots_;      // [B]
-  HostArray<int32_t> host_path_, host_count_, host_next_root_;  // as on the device
+  HostArray<int32_t> host_path_, host_count_, host_next_root_;  // of walks on the host
   std::vector<int32_t> host_ids_, matches_;
+  StepRing ring_;
+  std::vector<int32_t> end_tokens_;
+  DeviceArray<int32_t> end_tokens_on_device_;
   std::vector<int32_t> node_map_;
   std::map<const Heads*, std::pair<std::shared_ptr<const Heads>, HeadsRunner>> runners_;
 
+  bool is_replayed_;
+  bool is_profiling_ = false;
   StepGraphs graphs_;
-  bool is_replayed_ = false;   // the step under way
   bool is_uploading_ = false;  // the device may still read what `rows_` holds on the host
-  std::shared_ptr<const Heads> drafting_heads_, ready_heads_;
-  int32_t drafting_top_k_ = 0, ready_top_k_ = 0;
-  int64_t ready_capacity_ = 0;
-  HostArray<int32_t> ready_ids_;  // [B', K, ready_top_k_], of the heads at the present state
+  std::shared_ptr<const Heads> drafting_heads_;  // that the step will run itself
+  int32_t drafting_top_k_ = 0;
 };
 
 }  // namespace medusa

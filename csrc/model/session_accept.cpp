@@ -64,7 +64,7 @@ void Session::accept() {
     fill_noise_keys();
     accept_sampled();
   }
-  phase_ = Phase::kAccepted;
+  end_phase(Phase::kAccepted);
 }
 
 void Session::fill_noise_keys() {

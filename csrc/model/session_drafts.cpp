@@ -8,6 +8,13 @@
 #include "model/session.h"
 
 namespace medusa {
+namespace {
+
+void check_top_k(const Heads& heads, int32_t top_k) {
+  checked("top_k", top_k, 1, std::min(kMaxHeadRanks, heads.config.draft_vocab_size));
+}
+
+}  // namespace
 
 void Session::begin_step() {
   for (int32_t b : active_) {
@@ -21,6 +28,7 @@ void Session::begin_step() {
   }
   phase_ = Phase::kDrafting;
   drafting_heads_ = nullptr;
+  drafting_top_k_ = 0;
 }
 
 int32_t Session::add_node(int32_t b, int32_t parent, int32_t token) {
@@ -63,21 +71,13 @@ HeadsRunner& Session::runner(const std::shared_ptr<const Heads>& heads) {
   if (found == runners_.end()) {
     found =
         runners_.emplace(heads.get(), std::make_pair(heads, HeadsRunner(*heads, batch()))).first;
-    const int64_t size = int64_t{batch()} * heads->config.num_heads * HeadsRunner::kMaxTopK;
-    // Recorded steps hold its address.
-    if (size > ready_capacity_) {
-      graphs_.clear();
-      forget_ready();
-      ready_capacity_ = size;
-      ready_ids_ = HostArray<int32_t>(model_->backend(), size);
-    }
   }
   return found->second.second;
 }
 
 void Session::head_candidates(const std::shared_ptr<const Heads>& heads, int32_t top_k,
                               std::vector<int32_t>* ids, std::vector<float>* log_probs) {
-  checked("top_k", top_k, 1, std::min(HeadsRunner::kMaxTopK, heads->config.draft_vocab_size));
+  check_top_k(*heads, top_k);
   HeadsRunner& evaluation = runner(heads);
   const Backend& backend = model_->backend();
   const size_t size = active_.size() * static_cast<size_t>(heads->config.num_heads * top_k);
@@ -108,15 +108,20 @@ void Session::draft_heads(const std::shared_ptr<const Heads>& heads, const Token
   checked("tree: depth", tree.max_path() - 1, 0, num_heads);
   if (tree.num_nodes() == 1) return;
   const int32_t top_k = *std::max_element(tree.ranks().begin(), tree.ranks().end()) + 1;
-  drafting_heads_ = heads;
-  drafting_top_k_ = top_k;
-  const bool is_ready = has_ready(heads, top_k);
-  if (!is_ready) head_candidates(heads, top_k, &host_ids_, nullptr);
-  const int32_t* ids = is_ready ? ready_ids_.data() : host_ids_.data();
-  const int32_t stride = is_ready ? ready_top_k_ : top_k;
+  // A recorded step runs one kind of heads.
+  const bool is_deferred = is_replayed_ && (!drafting_heads_ || drafting_heads_ == heads);
+  if (is_deferred) {
+    check_top_k(*heads, top_k);
+    runner(heads);
+    drafting_heads_ = heads;
+    drafting_top_k_ = std::max(drafting_top_k_, top_k);
+  } else {
+    head_candidates(heads, top_k, &host_ids_, nullptr);
+  }
   for (size_t i = 0; i < active_.size(); ++i) {
-    const int64_t first = static_cast<int64_t>(i) * num_heads * stride;
-    if (sequence(active_[i]).has_hidden) add_head_nodes(active_[i], tree, ids + first, stride);
+    const int64_t first = static_cast<int64_t>(i) * num_heads * top_k;
+    if (!sequence(active_[i]).has_hidden) continue;
+    add_head_nodes(active_[i], tree, is_deferred ? nullptr : host_ids_.data() + first, top_k);
   }
 }
 
@@ -126,7 +131,8 @@ void Session::add_head_nodes(int32_t b, const TokenTree& tree, const int32_t* id
   for (int32_t node = 1; node < tree.num_nodes(); ++node) {
     const size_t n = static_cast<size_t>(node);
     const int32_t parent = node_map_[static_cast<size_t>(tree.parents()[n])];
-    const int32_t token = ids[(tree.depths()[n] - 1) * top_k + tree.ranks()[n]];
+    const int32_t k = tree.depths()[n] - 1, rank = tree.ranks()[n];
+    const int32_t token = ids ? ids[k * top_k + rank] : head_draft(k, rank);
     node_map_.push_back(parent < 0 ? -1 : nodes.add(parent, token));
   }
 }

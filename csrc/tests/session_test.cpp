@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <set>
@@ -250,6 +251,38 @@ TEST_P(SessionTest, TruncationContinuesAsIfNothingHadFollowed) {
     }
     tokens.resize(30);
     EXPECT_EQ(tokens, plain.tokens) << keep;
+  }
+}
+
+// An end token cuts the path that it lies on; without it steps go on behind it.
+TEST_P(SessionTest, EndTokensEndAStep) {
+  const std::shared_ptr<Model> model = make_tiny_model(options());
+  const Plain plain = decode_plainly(model, greedy(), 40);
+  for (const bool ends : {false, true}) {
+    Session session(model, 1, 100, 8, DType::kFloat32);
+    if (ends) session.set_end_tokens({-5, plain.tokens[20]});
+    session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr);
+    std::vector<int32_t> tokens = {plain.tokens[0]};
+    while (tokens.size() < 30) {
+      session.begin_step();
+      int32_t node = 0;
+      for (size_t i = 0; i < 7; ++i)
+        node = session.add_node(0, node, plain.tokens[tokens.size() + i]);
+      step(session);
+      const std::vector<int32_t>& emitted = session.emitted(0);
+      tokens.insert(tokens.end(), emitted.begin(), emitted.end());
+      EXPECT_EQ(emitted.size(), session.accepted_path(0).size());
+      EXPECT_EQ(kPrompt.size() + tokens.size() - 1, static_cast<size_t>(session.length(0)));
+      const auto end = std::find(emitted.begin(), emitted.end(), plain.tokens[20]);
+      if (ends && end != emitted.end()) {
+        EXPECT_EQ(emitted.end(), end + 1);
+      }
+      if (!ends) {
+        EXPECT_EQ(8u, emitted.size());
+      }
+    }
+    EXPECT_EQ(tokens,
+              std::vector<int32_t>(plain.tokens.begin(), plain.tokens.begin() + tokens.size()));
   }
 }
 

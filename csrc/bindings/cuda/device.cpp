@@ -1,6 +1,5 @@
 // Makes "cuda" a device for models, in builds that have the CUDA backend.
 #include "bindings/devices.h"
-#include "cuda/graph.h"
 #include "cuda/table.h"
 
 namespace medusa::bindings {
@@ -10,9 +9,7 @@ namespace {
 Backend make_cuda(const DeviceOptions& options) {
   cuda::BackendOptions backend_options;
   backend_options.deterministic = options.deterministic;
-  Backend made = cuda::make_backend(backend_options);
-  made.capture = cuda::capture_graph;
-  return made;
+  return cuda::make_backend(backend_options);
 }
 
 [[maybe_unused]] const bool is_registered = register_device("cuda", make_cuda);

@@ -5,7 +5,8 @@
 
 namespace medusa::cpu {
 
-/// Kernels that move indices and bytes: accept, compact. One build serves every instruction set.
+/// Kernels that move indices and bytes: accept, publish, compact. One build serves every
+/// instruction set.
 void fill_index(KernelTable& table);
 
 /// The copies around Medusa heads; likewise one build.

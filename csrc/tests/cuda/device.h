@@ -51,20 +51,6 @@ class DeviceVector {
   std::shared_ptr<void> storage_;
 };
 
-/// Host memory that the device reads in place.
-class PinnedVector {
- public:
-  explicit PinnedVector(size_t size) {
-    void* memory = nullptr;
-    EXPECT_EQ(cudaSuccess, cudaMallocHost(&memory, size * sizeof(int32_t)));
-    storage_ = std::shared_ptr<void>(memory, [](void* p) { cudaFreeHost(p); });
-  }
-  int32_t* data() const { return static_cast<int32_t*>(storage_.get()); }
-
- private:
-  std::shared_ptr<void> storage_;
-};
-
 /// A context with a workspace of the given size, poisoned.
 struct TestContext : CudaContext {
   explicit TestContext(int64_t bytes = 0, int32_t multiprocessors = 4)

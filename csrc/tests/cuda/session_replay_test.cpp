@@ -1,0 +1,280 @@
+// Sessions whose steps are recorded once and replayed: their tokens are the CPU's.
+//
+// The emulator records what a captured stream is asked to do: each launch and copy with the values
+// it was given, in order. So these tests show that all that changes from step to step reaches the
+// kernels through memory (a value frozen by the recording would give old tokens), that the memory a
+// recording uses stays where it was, that nothing in a step allocates, waits, or copies from
+// pageable memory, and that the host learns all it needs from the ring. They do not show that the
+// driver can instantiate the graph, nor anything about overlap: here a launch is over when it
+// returns, so polling never polls.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "cpu/backend.h"
+#include "cuda/table.h"
+#include "model/session.h"
+#include "tests/cuda/device.h"
+#include "tests/cuda/schedules.h"
+#include "tests/tiny_model.h"
+
+namespace medusa::cuda::testing {
+namespace {
+
+using medusa::testing::make_tiny_heads;
+using medusa::testing::make_tiny_model;
+
+using Texts = std::vector<std::vector<int32_t>>;
+
+constexpr int32_t kBatch = 3;
+constexpr int32_t kVocab = 101;
+const std::vector<int32_t> kPrompt = {5, 17, 42, 42, 9, 3, 77, 100, 0, 1, 2};
+
+/// What a run drafts. Its trees follow the random numbers alone, never what the session answers.
+struct Drafting {
+  bool heads = false;
+  bool root_conditioned = false;
+  bool lookup = false;
+  int32_t num_steps = 20;
+  int32_t max_nodes = 40;
+  int32_t max_wrong = 20;  // random nodes below the root
+  Texts truth;             // [B], planted in pieces; empty: not
+};
+
+Sampling sampling_at(float temperature, bool typical) {
+  Sampling sampling;
+  sampling.temperature = temperature;
+  sampling.top_p = 0.9f;
+  sampling.typical = typical;
+  sampling.seeds = {4, 5, 6};
+  return sampling;
+}
+
+void draft(Session& session, const std::vector<int32_t>& active, const Drafting& drafting,
+           const std::shared_ptr<Heads>& heads, int step, std::mt19937& random) {
+  const TokenTree small = TokenTree::from_paths({{0}, {1}, {0, 0}}, 3, 32);
+  const TokenTree large = TokenTree::from_paths({{0}, {1}, {9}, {0, 0}, {0, 1}, {0, 0, 2}}, 3, 32);
+  if (drafting.lookup && step % 3 != 1) session.draft_lookup({6, 3, 1, 2});
+  if (heads && step % 4 != 3) session.draft_heads(heads, step % 3 == 0 ? large : small);
+  for (int32_t b : active) {
+    int32_t node = 0;
+    const size_t num_true = drafting.truth.empty() ? 0 : random() % 5;
+    for (size_t i = 0; i < num_true && node >= 0; ++i) {
+      const size_t position = static_cast<size_t>(session.length(b)) + 1 + i;
+      if (position < drafting.truth[b].size()) {
+        node = session.add_node(b, node, drafting.truth[b][position]);
+      }
+    }
+    const auto num_wrong = static_cast<int32_t>(random() % (drafting.max_wrong + 1));
+    for (int32_t i = 0; i < num_wrong && step % 5 != 4; ++i) {
+      session.add_node(b, 0, static_cast<int32_t>(random() % kVocab));
+    }
+  }
+}
+
+/// Texts after some steps; sequence 1 leaves half-way.
+Texts decode(const std::shared_ptr<Model>& model, const Sampling& sampling,
+             const Drafting& drafting, size_t* num_recorded = nullptr) {
+  std::shared_ptr<Heads> heads;
+  if (drafting.heads) {
+    heads = make_tiny_heads(model, drafting.root_conditioned, 2, DType::kFloat32);
+  }
+  Session session(model, kBatch, 200, drafting.max_nodes, DType::kFloat32);
+  session.set_sampling(sampling);
+  for (int32_t b = 0; b < kBatch; ++b) {
+    session.prefill(b, kPrompt.data(), static_cast<int32_t>(kPrompt.size()) - b, nullptr);
+  }
+  std::mt19937 random(1);
+  std::vector<int32_t> active = {0, 1, 2};
+  for (int step = 0; step < drafting.num_steps; ++step) {
+    if (step == drafting.num_steps / 2) session.set_active(active = {0, 2});
+    session.begin_step();
+    draft(session, active, drafting, heads, step, random);
+    session.verify();
+    session.accept();
+    session.compact();
+  }
+  if (num_recorded) *num_recorded = session.num_recorded_steps();
+  Texts texts;
+  for (int32_t b = 0; b < kBatch; ++b) texts.push_back(session.text(b));
+  return texts;
+}
+
+Drafting plain(int32_t num_steps) {
+  Drafting drafting;
+  drafting.num_steps = num_steps;
+  drafting.max_nodes = 1;
+  drafting.max_wrong = 0;
+  return drafting;
+}
+
+/// Runs on both; `truth` is a prefix of what the CPU decodes plainly.
+void check_lossless(float temperature, Drafting drafting) {
+  const Sampling sampling = sampling_at(temperature, false);
+  const std::shared_ptr<Model> on_cpu = make_tiny_model({});
+  drafting.truth = decode(on_cpu, sampling, plain(100));
+  const std::shared_ptr<Model> model = make_tiny_model({}, make_backend());
+  under_schedules(
+      [&] {
+        size_t num_recorded = 0;
+        const Texts texts = decode(model, sampling, drafting, &num_recorded);
+        EXPECT_GE(num_recorded, 3u);
+        for (size_t b = 0; b < kBatch; ++b) {
+          const std::vector<int32_t>& truth = drafting.truth[b];
+          EXPECT_GT(texts[b].size(), kPrompt.size() + drafting.num_steps * 3 / 4)
+              << "the planted paths were not accepted";
+          ASSERT_LE(texts[b].size(), truth.size());
+          EXPECT_EQ(std::vector<int32_t>(truth.begin(), truth.begin() + texts[b].size()), texts[b])
+              << b;
+        }
+      },
+      1);
+}
+
+TEST(SessionReplay, GreedyWithHeadsAndLookup) {
+  Drafting drafting;
+  drafting.heads = drafting.root_conditioned = drafting.lookup = true;
+  check_lossless(0, drafting);
+}
+
+TEST(SessionReplay, SampledWithHeadsAndLookup) {
+  if (is_sanitized() && !soak()) return;
+  Drafting drafting;
+  drafting.heads = drafting.lookup = true;
+  check_lossless(0.8f, drafting);
+}
+
+TEST(SessionReplay, SampledOverTreesOfTheHost) {
+  if (is_sanitized() && !soak()) return;
+  check_lossless(0.8f, {});
+}
+
+// Plain decoding is replayed as well, in the bucket of one node.
+TEST(SessionReplay, WithoutAnyDraft) {
+  const Sampling sampling = sampling_at(0, false);
+  size_t num_recorded = 0;
+  EXPECT_EQ(decode(make_tiny_model({}), sampling, plain(12)),
+            decode(make_tiny_model({}, make_backend()), sampling, plain(12), &num_recorded));
+  EXPECT_EQ(2u, num_recorded);  // of three sequences, then of two
+}
+
+// A profiled session waits for each phase instead of replaying the step.
+TEST(SessionReplay, ProfilingChangesNoToken) {
+  const std::vector<int32_t> truth =
+      decode(make_tiny_model({}), sampling_at(0, false), plain(9))[0];
+  const std::shared_ptr<Model> model = make_tiny_model({}, make_backend());
+  const std::shared_ptr<Heads> heads = make_tiny_heads(model, true, 1, DType::kFloat32);
+  const TokenTree tree = TokenTree::from_paths({{0}, {1}, {0, 0}}, 3, 32);
+  Session session(model, 1, 100, 8, DType::kFloat32);
+  session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr);
+  for (const bool profiling : {true, false, true}) {
+    session.set_profiling(profiling);
+    for (int i = 0; i < 2; ++i) {
+      session.begin_step();
+      session.draft_heads(heads, tree);
+      EXPECT_EQ(profiling, session.tree(0).tokens()[1] >= 0) << "whether the heads have run";
+      session.verify();
+      session.accept();
+      session.compact();
+    }
+    if (!profiling) {
+      EXPECT_EQ(1u, session.num_recorded_steps());
+    }
+  }
+  const std::vector<int32_t>& text = session.text(0);
+  EXPECT_EQ(std::vector<int32_t>(truth.begin(), truth.begin() + text.size()), text);
+}
+
+// Typical acceptance depends on the tree: these hold the same drafts on both devices, though heads
+// and host propose some of them twice.
+TEST(SessionReplay, TypicalAcceptance) {
+  if (is_sanitized() && !soak()) return;
+  const Sampling sampling = sampling_at(1.1f, true);
+  Drafting drafting;
+  drafting.heads = true;
+  drafting.max_nodes = 64;
+  drafting.max_wrong = 40;
+  EXPECT_EQ(decode(make_tiny_model({}), sampling, drafting),
+            decode(make_tiny_model({}, make_backend()), sampling, drafting));
+}
+
+/// One step over a tree with the next `num_true` tokens of `truth` in it.
+void step(Session& session, const std::vector<int32_t>& truth, int32_t num_true,
+          int32_t num_wrong = 0) {
+  session.begin_step();
+  int32_t node = 0;
+  for (int32_t i = 0; i < num_true; ++i) {
+    node = session.add_node(0, node, truth[static_cast<size_t>(session.length(0) + 1 + i)]);
+  }
+  for (int32_t i = 0; i < num_wrong; ++i) session.add_node(0, 0, i);
+  session.verify();
+  session.accept();
+  session.compact();
+}
+
+// An end token in the middle of an accepted path cuts it on the device; the session then goes on
+// behind that token as if it had been the next root all along.
+TEST(SessionReplay, EndTokensEndAStep) {
+  const Sampling sampling = sampling_at(0, false);
+  const std::vector<int32_t> truth = decode(make_tiny_model({}), sampling, plain(60))[0];
+  Session session(make_tiny_model({}, make_backend()), 1, 200, 8, DType::kFloat32);
+  const auto prompt_length = static_cast<int32_t>(kPrompt.size());
+  session.prefill(0, kPrompt.data(), prompt_length, nullptr);
+  for (int round = 0; round < 3; ++round) {
+    const int32_t length = session.length(0);
+    // The first token behind position length + 2 that has not come since the root.
+    size_t end = static_cast<size_t>(length) + 3;
+    while (std::count(truth.begin() + length + 1, truth.begin() + end, truth[end]) > 0) ++end;
+    session.set_end_tokens({kVocab + round, truth[end]});
+    while (session.root(0) != truth[end] || session.length(0) < static_cast<int32_t>(end)) {
+      step(session, truth, 6);
+    }
+    EXPECT_EQ(static_cast<int32_t>(end), session.length(0));
+    EXPECT_EQ(truth[end], session.emitted(0).back());
+    EXPECT_EQ(session.emitted(0).size(), session.accepted_path(0).size());
+    EXPECT_EQ(std::vector<int32_t>(truth.begin(), truth.begin() + end), session.text(0));
+  }
+}
+
+TEST(SessionReplay, OneRecordingForEachBucketAndSampling) {
+  Session session(make_tiny_model({}, make_backend()), 1, 200, 40, DType::kFloat32);
+  Sampling sampling;
+  sampling.seeds = {1};
+  session.set_sampling(sampling);
+  session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr);
+  for (int round = 0; round < 3; ++round) {
+    for (int32_t num_nodes : {1, 2, 3, 4, 5, 8, 20}) step(session, {}, 0, num_nodes - 1);
+  }
+  EXPECT_EQ(4u, session.num_recorded_steps());  // 1, 4, 8, 32
+  sampling.seeds = {2};
+  session.set_sampling(sampling);
+  session.set_end_tokens({});
+  EXPECT_EQ(4u, session.num_recorded_steps());
+  session.set_end_tokens({7});
+  EXPECT_EQ(0u, session.num_recorded_steps());
+  sampling.temperature = 0.5f;
+  for (int round = 0; round < 2; ++round) step(session, {}, 0);
+  EXPECT_EQ(1u, session.num_recorded_steps());
+  session.set_sampling(sampling);
+  EXPECT_EQ(0u, session.num_recorded_steps());
+}
+
+// Sessions with room for more nodes than the largest bucket are not replayed; their results arrive
+// through the ring all the same.
+TEST(SessionReplay, LargerTreesRunAsTheyAre) {
+  const std::vector<int32_t> truth =
+      decode(make_tiny_model({}), sampling_at(0, false), plain(9))[0];
+  Session session(make_tiny_model({}, make_backend()), 1, 100, 300, DType::kFloat32);
+  session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr);
+  while (session.length(0) < static_cast<int32_t>(truth.size())) {
+    step(session, truth, std::min(3, static_cast<int32_t>(truth.size()) - session.length(0) - 1));
+  }
+  EXPECT_EQ(truth, session.text(0));
+  EXPECT_EQ(0u, session.num_recorded_steps());
+}
+
+}  // namespace
+}  // namespace medusa::cuda::testing
