@@ -1,8 +1,8 @@
 """Tokens per step of heads, prompt lookup and both on held-out prompts and HumanEval.
 
 Decodes every prompt greedily and records the heads' ranks, then replays every drafter and tree
-size; `--verify N` decodes N prompts for real with each drafter and compares. Trees come from the
-calibration stored with the heads, lookup and its combination with heads are those of
+size; `--verify N` decodes N prompts for real with each drafter and fails if they disagree. Trees
+come from the calibration stored with the heads, lookup and its combination with heads are those of
 medusa_ext.drafters. Prompts are chat messages; HumanEval's are its first 40.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -115,13 +116,17 @@ def prompts_of(model: Model) -> dict[str, list[np.ndarray]]:
 
 
 def verify(model: Model, answers: Sequence[Decoded], count: int) -> list[dict[str, object]]:
-    """Real decodes of the first answers beside their replay."""
+    """Real decodes of `count` answers, spread over all, beside their replay.
+
+    Exits with a message if they differ by more than 1 %.
+    """
     found: list[dict[str, object]] = []
+    chosen = [answers[i * len(answers) // count] for i in range(count)]
     trees = model.trees()
     for draft in ("heads", "both", "lookup"):
         for n in (8, 16):
             steps = tokens = 0
-            for one in answers[:count]:
+            for one in chosen:
                 result = medusa_ext.generate(
                     model, one.prompt.tolist(), len(one.tokens), tree=n, draft=draft
                 )
@@ -134,8 +139,10 @@ def verify(model: Model, answers: Sequence[Decoded], count: int) -> list[dict[st
                 "both": (full, beside, full.num_nodes - beside.num_nodes),
                 "lookup": (None, None, n - 1),
             }
-            told = tokens_per_step(answers[:count], *shapes[draft])
+            told = tokens_per_step(chosen, *shapes[draft])
             found.append({"draft": draft, "N": n, "decoded": tokens / steps, "replayed": told})
+            if abs(tokens / steps / told - 1) > 0.01:
+                sys.exit(f"needs real decoding to agree with its replay, got {found[-1]}")
     return found
 
 
@@ -157,13 +164,21 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=35)
     parser.add_argument("--verify", type=int, default=0, metavar="PROMPTS")
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--at-least",
+        type=float,
+        default=0.0,
+        metavar="TOKENS",
+        help="fail if heads of 16 nodes take fewer tokens per step, loops left out",
+    )
     args = parser.parse_args()
     options = CalibrationOptions(
         model=args.model, max_new_tokens=args.max_new_tokens, num_ranks=16, batch=args.batch
     )
     report: dict[str, object] = {}
-    for name in args.heads:
-        model = medusa_ext.load(args.model, name, dtype=args.dtype)
+    for heads in args.heads:
+        name = Path(heads).name
+        model = medusa_ext.load(args.model, heads, dtype=args.dtype)
         answers = {
             kind: decode_with_ranks(model, prompts, options)
             for kind, prompts in prompts_of(model).items()
@@ -172,12 +187,16 @@ def main() -> None:
         for kind, whole in answers.items():
             cut = [one.cut(loop_start(one.tokens.tolist())) for one in whole]
             for what, part in (("without loops", cut), ("whole answers", whole)):
-                rows = rows_for(model, part, Path(name).name)
+                rows = rows_for(model, part, name)
                 report[f"{name}: {kind}, {what}"] = rows
                 count = sum(len(one.tokens) for one in part)
                 print(f"\n{name}: {kind}, {what} ({count} tokens)\n{table(rows)}")
+        alone = report[f"{name}: all, without loops"]
+        assert isinstance(alone, dict)
+        if alone[name][16] < args.at_least:
+            sys.exit(f"{heads}: needs {args.at_least} tokens per step, got {alone[name][16]:.2f}")
         if args.verify:
-            report[f"{name}: verified"] = verify(model, answers["held-out"], args.verify)
+            report[f"{name}: verified"] = verify(model, answers["all"], args.verify)
             print(json.dumps(report[f"{name}: verified"], indent=1))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
