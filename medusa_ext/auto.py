@@ -52,7 +52,7 @@ class LiveCosts:
     def __init__(self, curve: CostCurve) -> None:
         self.curve = curve
         self._seen: dict[int, float] = {}
-        self.heads = curve.heads  # seconds of one evaluation of the heads
+        self._heads = {1: curve.heads}
 
     def has_seen(self, num_rows: int) -> bool:
         """Whether a step of so many rows has run."""
@@ -78,9 +78,21 @@ class LiveCosts:
         rate = (1.0 if seconds < expected else 0.5) if is_first else 0.2
         self._seen[num_rows] = expected + rate * (min(seconds, 2.0 * expected) - expected)
 
-    def observe_heads(self, seconds: float) -> None:
-        """Takes in the time that the heads took."""
-        self.heads += 0.1 * (min(seconds, 2.0 * self.heads) - self.heads)
+    def heads(self, batch: int) -> float:
+        """Seconds of one evaluation of the heads for so many sequences."""
+        return self._heads[min(self._heads, key=lambda b: max(b / batch, batch / b))]
+
+    def observe_heads(self, batch: int, seconds: float) -> None:
+        """Takes in the time that the heads took.
+
+        The curve knows one sequence: many may truly take several times as long.
+        """
+        expected = self.heads(batch)
+        if batch not in self._heads:
+            self._heads[batch] = min(seconds, 4.0 * expected)
+        else:
+            rate = 0.5 if seconds < expected else 0.1
+            self._heads[batch] = expected + rate * (min(seconds, 2.0 * expected) - expected)
 
 
 @dataclass(frozen=True)
@@ -107,12 +119,13 @@ def best_plan(
     """
     sizes = [0, *(size for size in _SIZES if size < max_nodes)]
     seconds = [costs.step(batch * (1 + nodes)) for nodes in range(max_nodes)]
+    heads_seconds = costs.heads(batch)
     plain = _MARGIN / seconds[0]
     heads, heads_speed = 0, plain
     gains = [0.0] * max_nodes if heads_gain is None else heads_gain
     heads_sizes = sizes if heads_gain is not None else [0]
     for size in heads_sizes[1:]:
-        speed = (1.0 + gains[size]) / (seconds[size] + costs.heads)
+        speed = (1.0 + gains[size]) / (seconds[size] + heads_seconds)
         if speed > heads_speed:
             heads, heads_speed = size, speed
     if lookup_rate is None:
@@ -124,7 +137,7 @@ def best_plan(
             if chain + size >= max_nodes:
                 break
             speed = (gained + (1.0 - lookup_rate) * gains[size]) / (
-                seconds[chain + size] + (costs.heads if size else 0.0)
+                seconds[chain + size] + (heads_seconds if size else 0.0)
             )
             if speed > speed_found:
                 lookup, beside, speed_found = chain, size, speed
@@ -190,7 +203,7 @@ class AutoDrafter:
             start = self._clock()
             session.draft_heads(self._heads, self._tree(nodes))
             self._heads_seconds = self._clock() - start
-            self._costs.observe_heads(self._heads_seconds)
+            self._costs.observe_heads(len(active), self._heads_seconds)
         self._heads_nodes = nodes
         self._rows = len(active) * (1 + nodes)
         if plan.lookup:

@@ -78,8 +78,22 @@ def test_an_interrupted_step_counts_little() -> None:
     costs = LiveCosts(CostCurve([1, 8], [1.0, 2.0], heads=1.0))
     costs.observe(1, 1.0)
     costs.observe(1, 1000.0)
-    costs.observe_heads(1000.0)
-    assert costs.step(1) <= 1.2 and costs.heads <= 1.1
+    costs.observe_heads(1, 1000.0)
+    assert costs.step(1) <= 1.2 and costs.heads(1) <= 1.1
+
+
+def test_heads_cost_more_for_more_sequences() -> None:
+    costs = LiveCosts(CostCurve([1, 8], [1.0, 2.0], heads=1.0))
+    assert costs.heads(16) == 1.0
+    costs.observe_heads(16, 3.0)
+    assert costs.heads(16) == costs.heads(12) == 3.0
+    costs.observe_heads(16, 1000.0)
+    assert costs.heads(16) <= 3.31
+    costs.observe_heads(1, 1.0)
+    assert costs.heads(1) == costs.heads(2) == 1.0
+    for _ in range(20):
+        costs.observe_heads(16, 2.0)
+    assert costs.heads(16) == pytest.approx(2.0, rel=0.01)
 
 
 def test_rate_moves_from_its_prior_to_what_is_seen() -> None:
