@@ -368,3 +368,31 @@ def test_hub_id_in_the_local_cache(tmp_path: Path, monkeypatch: Any) -> None:
         resolve_model("some/model")
     (snapshot / "two.bin").write_bytes(b"")
     assert resolve_model("some/model") == snapshot
+
+
+def test_a_model_and_heads_by_hub_id(tmp_path: Path, monkeypatch: Any) -> None:
+    """Both from a local hub cache, through `load`; without the network nothing else is tried."""
+    import huggingface_hub
+    from models import tiny_directory, tiny_heads
+
+    import medusa_ext
+
+    for repo, directory in (("some--model", tiny_directory()), ("some--heads", tiny_heads())):
+        snapshot = tmp_path / f"models--{repo}" / "snapshots" / ("b" * 40)
+        shutil.copytree(directory, snapshot)
+        refs = tmp_path / f"models--{repo}" / "refs"
+        refs.mkdir()
+        (refs / "main").write_text("b" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    real = huggingface_hub.snapshot_download
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *a, **k: real(*a, cache_dir=tmp_path, **k)
+    )
+    model = medusa_ext.load("some/model", heads="some/heads")
+    assert model.heads is not None and model.heads.num_heads == 3
+    expected = medusa_ext.load(tiny_directory(), heads=None)
+    options = {"max_new_tokens": 12, "ignore_eos": True}
+    drafted = medusa_ext.generate(model, "hello", tree=6, draft="heads", **options)
+    assert drafted.tokens == medusa_ext.generate(expected, "hello", tree=None, **options).tokens
+    with pytest.raises(OSError, match=r"'some/other'.*directory's path"):
+        medusa_ext.load("some/model", heads="some/other")
