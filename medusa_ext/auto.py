@@ -47,36 +47,39 @@ class LiveCosts:
 
     A size that has run counts with its own recent time. Any other takes the curve's, scaled like
     the nearest size that has run: so a curve measured while the machine was busy is soon corrected.
+    Batches of different sizes (up to a factor of two) are kept apart: the same rows cost more when
+    they are of more sequences.
     """
 
     def __init__(self, curve: CostCurve) -> None:
         self.curve = curve
-        self._seen: dict[int, float] = {}
+        self._seen: dict[int, dict[int, float]] = {}
         self._heads = {1: curve.heads}
 
-    def has_seen(self, num_rows: int) -> bool:
+    def has_seen(self, num_rows: int, batch: int = 1) -> bool:
         """Whether a step of so many rows has run."""
-        return num_rows in self._seen
+        return num_rows in self._seen.get(batch.bit_length(), {})
 
-    def step(self, num_rows: int) -> float:
-        """Seconds of a step of `num_rows` rows."""
-        if num_rows in self._seen:
-            return self._seen[num_rows]
-        if not self._seen:
+    def step(self, num_rows: int, batch: int = 1) -> float:
+        """Seconds of a step of `num_rows` rows of `batch` sequences."""
+        seen = self._seen.get(batch.bit_length())
+        if not seen:
             return self.curve.step(num_rows)
-        near = min(self._seen, key=lambda rows: max(rows / num_rows, num_rows / rows))
-        return self.curve.step(num_rows) * self._seen[near] / self.curve.step(near)
+        if num_rows in seen:
+            return seen[num_rows]
+        near = min(seen, key=lambda rows: max(rows / num_rows, num_rows / rows))
+        return self.curve.step(num_rows) * seen[near] / self.curve.step(near)
 
-    def observe(self, num_rows: int, seconds: float) -> None:
+    def observe(self, num_rows: int, seconds: float, batch: int = 1) -> None:
         """Takes in a measured step.
 
         A step cannot be too fast by accident, so the first one that is faster than expected is
         believed; one that was interrupted counts as at most twice too long.
         """
-        expected = self.step(num_rows)
-        is_first = num_rows not in self._seen
-        rate = (1.0 if seconds < expected else 0.5) if is_first else 0.2
-        self._seen[num_rows] = expected + rate * (min(seconds, 2.0 * expected) - expected)
+        expected = self.step(num_rows, batch)
+        seen = self._seen.setdefault(batch.bit_length(), {})
+        rate = 0.2 if num_rows in seen else 1.0 if seconds < expected else 0.5
+        seen[num_rows] = expected + rate * (min(seconds, 2.0 * expected) - expected)
 
     def heads(self, batch: int) -> float:
         """Seconds of one evaluation of the heads for so many sequences."""
@@ -118,7 +121,7 @@ def best_plan(
     lookup is right, the heads add nothing.
     """
     sizes = [0, *(size for size in _SIZES if size < max_nodes)]
-    seconds = [costs.step(batch * (1 + nodes)) for nodes in range(max_nodes)]
+    seconds = [costs.step(batch * (1 + nodes), batch) for nodes in range(max_nodes)]
     heads_seconds = costs.heads(batch)
     plain = _MARGIN / seconds[0]
     heads, heads_speed = 0, plain
@@ -214,7 +217,7 @@ class AutoDrafter:
         """Learns from what the step emitted and from the time it took."""
         if self._heads_nodes:
             seconds = max(seconds - self._heads_seconds, 0.0)
-        self._costs.observe(self._rows, seconds)
+        self._costs.observe(self._rows, seconds, len(emitted))
         for guesses, tokens in zip(self._guesses, emitted, strict=True):
             if guesses:
                 hits = 0
@@ -239,7 +242,7 @@ class AutoDrafter:
         """Whether this step is to be plain for the sake of its time."""
         if self._steps % _PROBE == 0:
             return True
-        return self._steps in _FIRST_PROBES and not self._costs.has_seen(batch)
+        return self._steps in _FIRST_PROBES and not self._costs.has_seen(batch, batch)
 
     def _look_up(
         self, session: _C.Session, active: Sequence[int], num_nodes: int

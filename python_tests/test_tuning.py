@@ -74,6 +74,18 @@ def test_costs_follow_what_runs() -> None:
     assert costs.step(8) == pytest.approx(3.0, rel=0.01)
 
 
+def test_batches_are_kept_apart() -> None:
+    """16 rows of 16 sequences are no measure of a tree of 16 nodes, nor the other way round."""
+    costs = LiveCosts(CostCurve([1, 16, 32], [1.0, 2.0, 3.0]))
+    for _ in range(30):
+        costs.observe(16, 4.0, batch=16)
+    assert costs.step(16, 16) == costs.step(16, 20) == pytest.approx(4.0, rel=0.01)
+    assert costs.step(32, 16) == pytest.approx(6.0, rel=0.01)
+    assert costs.step(16) == 2.0 and not costs.has_seen(16)
+    costs.observe(16, 1.5)
+    assert costs.step(16) == 1.5 and costs.step(16, 16) == pytest.approx(4.0, rel=0.01)
+
+
 def test_an_interrupted_step_counts_little() -> None:
     costs = LiveCosts(CostCurve([1, 8], [1.0, 2.0], heads=1.0))
     costs.observe(1, 1.0)
