@@ -122,6 +122,7 @@ TEST_P(ElementwiseTest, QuantiseCopiesForFloatWeights) {
 
 INSTANTIATE_TEST_SUITE_P(Isas, ElementwiseTest, testing::ValuesIn(isas_under_test()),
                          [](const auto& info) { return info.param; });
+
 TEST(Isa, GenericIsAlwaysThereAndLast) { EXPECT_EQ(available_isas().back(), "generic"); }
 
 TEST(Isa, TheDefaultIsTheOneNamedOrElseTheBest) {
