@@ -17,7 +17,7 @@ from .fastest import measure_fastest
 from .format_table import FORMATS
 from .formats import measure_formats
 from .gguf_files import gguf_file
-from .limits import Limits, measure_limits
+from .limits import Limits, MemoryReader, measure_limits
 from .native import ProbeError
 from .quality import measure_quality
 from .rows import Row
@@ -70,6 +70,7 @@ def run_cpu(
     setting.progress.step("limits of the machine")
     try:
         setting.limits = measure_limits(_C.default_isa(), threads, setting.sizes.repeats + 2)
+        setting.memory = MemoryReader(_C.default_isa(), threads)
     except ProbeError as error:
         note = f"the machine's limits could not be measured: {error}"
         limits_rows = [Row("limits", "limits", None, "", note=note)]
@@ -99,7 +100,7 @@ def _num_parts(sections: Sequence[str]) -> int:
         "memory": 3,
         "fastest": 3,
         "batches": len(BATCH_FORMATS),
-        "quality": 4,
+        "quality": 5,
     }
     return 1 + per_format * len(FORMATS) + sum(others.get(one, 0) for one in sections)
 

@@ -109,7 +109,7 @@ def measure_attention(setting: Setting) -> Iterator[Row]:
         "SDPA, heads repeated": sdpa(True),
     }
     with torch.inference_mode():
-        seconds = interleaved(sides, setting.sizes.repeats)
+        seconds = interleaved(sides | setting.memory_side(), setting.sizes.repeats)
     best = min(seconds["SDPA"], seconds["SDPA, heads repeated"])
     yield Row(
         "attention",
@@ -117,16 +117,23 @@ def measure_attention(setting: Setting) -> Iterator[Row]:
         best / seconds["ours 16"],
         "x",
         3.0,
-        details={f"{name}, µs": 1e6 * time for name, time in seconds.items() if name != "ours 1"},
+        details={
+            f"{name}, µs": 1e6 * seconds[name]
+            for name in ("ours 16", "SDPA", "SDPA, heads repeated")
+        },
     )
     rate = 2 * _KV_HEADS * _HEAD_SIZE * 2 * context / seconds["ours 1"]
+    read = seconds.get("memory")
+    details = {"µs": 1e6 * seconds["ours 1"], "GB/s": rate / 1e9}
+    if read is not None:
+        details["DRAM read, GB/s"] = read / 1e9
     yield Row(
         "attention",
         f"tree_attention, 1 node, context {context}, bfloat16: share of DRAM read bandwidth",
-        rate / setting.limits.read if setting.limits else None,
+        rate / read if read is not None else None,
         "",
         0.7,
-        details={"µs": 1e6 * seconds["ours 1"], "GB/s": rate / 1e9},
+        details=details,
     )
 
 

@@ -42,7 +42,7 @@ FORMATS: Final = (
         peak=("float32", 0.75),
         rest=0.08,
     ),
-    Format("float16", "F16", share=0.85, against=1.25, rows=_ROWS_16_BIT),
+    Format("float16", "F16", transformers="float16", share=0.85, against=1.25, rows=_ROWS_16_BIT),
     Format("bfloat16", "F32", dtype="bfloat16", llama=False, share=0.85, rows=_ROWS_16_BIT),
     Format(
         "int8",

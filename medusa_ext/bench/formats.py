@@ -73,12 +73,15 @@ class _FormatBench:
         }
         if llama is not None:
             sides["llama.cpp"] = lambda: _llama_step(llama, prompt.tolist(), sizes.new_tokens)
-        seconds = interleaved(sides, sizes.repeats, lead_in=False)
+        seconds = interleaved(sides | setting.memory_side(), sizes.repeats, lead_in=False)
         own = seconds["ours"]
         rate = ours.weight_bytes / own
         details = {"ours, ms/token": 1e3 * own, "tokens/s": 1 / own, "GB/s": rate / 1e9}
-        share = rate / setting.limits.read if setting.limits else None
-        note = "" if setting.limits else "no limits measured"
+        read = seconds.get("memory")
+        if read is not None:
+            details["DRAM read, GB/s"] = read / 1e9
+        share = rate / read if read is not None else None
+        note = "" if read is not None else "no limits measured"
         what = f"{chosen.name}: share of DRAM read bandwidth"
         yield Row("decode", what, share, "", chosen.share, details=details, note=note)
         if llama is not None:

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any, Final
@@ -43,15 +44,17 @@ def measure_limits(isa: str, threads: int, repeats: int = 7) -> Limits:
     """Takes about two seconds and half a gigabyte. Raises ProbeError without a compiler."""
     library = limits_library(isa)
     with ThreadPoolExecutor(threads) as pool:
-
-        def on_all(work: Callable[[int], Any]) -> float:
-            start = perf_counter()
-            list(pool.map(work, range(threads)))
-            return perf_counter() - start
-
+        on_all = partial(_seconds_on_all, pool, threads)
         on_all(lambda _: None)
         peaks = {name: _peak(library, name, on_all, threads, repeats) for name in PEAK_NAMES}
-        return Limits(isa, threads, _read(library, on_all, threads, repeats), peaks)
+    with MemoryReader(isa, threads) as read:
+        return Limits(isa, threads, median(read() for _ in range(repeats)), peaks)
+
+
+def _seconds_on_all(pool: ThreadPoolExecutor, threads: int, work: Callable[[int], Any]) -> float:
+    start = perf_counter()
+    list(pool.map(work, range(threads)))
+    return perf_counter() - start
 
 
 def _peak(
@@ -72,25 +75,41 @@ def _peak(
     return float(operations * iterations * threads / median(times))
 
 
-def _read(
-    library: ctypes.CDLL, on_all: Callable[[Any], float], threads: int, repeats: int
-) -> float:
-    data = np.ones(_READ_BYTES // 8, dtype=np.int64)
-    part = _READ_BYTES // threads // 256 * 256
-    start = data.ctypes.data
+class MemoryReader:
+    """Bytes per second of one streaming read of half a gigabyte, every time it is called.
 
-    def read(thread: int) -> None:
-        library.medusa_probe_read(ctypes.c_void_p(start + thread * part), ctypes.c_int64(part))
+    A machine shared with others has another bandwidth every minute: what is compared with it takes
+    turns with it. Raises ProbeError without a compiler.
+    """
 
-    on_all(read)
-    return part * threads / median(on_all(read) for _ in range(repeats))
+    def __init__(self, isa: str, threads: int) -> None:
+        self._library = limits_library(isa)
+        self._pool = ThreadPoolExecutor(threads)
+        self._threads = threads
+        self._part = _READ_BYTES // threads // 256 * 256
+        self._data = np.ones(_READ_BYTES // 8, dtype=np.int64)
+        self()
+
+    def __call__(self) -> float:
+        seconds = _seconds_on_all(self._pool, self._threads, self._read)
+        return self._part * self._threads / seconds
+
+    def _read(self, thread: int) -> None:
+        start = ctypes.c_void_p(self._data.ctypes.data + thread * self._part)
+        self._library.medusa_probe_read(start, ctypes.c_int64(self._part))
+
+    def __enter__(self) -> MemoryReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
 
 @dataclass(frozen=True)
 class StepParts:
     """Median seconds of a forward and of its matrix products and attention, by rows.
 
-    `cached`: seconds of the layers' matrix products run again at once, their weights in the
+    `cached`: seconds of the layers' plain matrix products run again at once, their weights in the
     caches; `cached_operations`: how many operations these are.
     """
 

@@ -12,8 +12,8 @@ from ..loading import ModelConfig
 
 
 class Transformers:
-    """A Llama of the given shape in "float32" or "bfloat16". What its weights are does not change
-    the time, so they need not be loaded."""
+    """A Llama of the given shape in "float32", "bfloat16" or "float16". What its weights are does
+    not change the time, so they need not be loaded."""
 
     def __init__(self, config: ModelConfig, dtype: str) -> None:
         import torch

@@ -69,10 +69,10 @@ def perplexity(
 
 
 def measure_quality(setting: Setting) -> Iterator[Row]:
-    """Perplexities of float32, int8, int4 and llama.cpp's Q4_1 on the same windows.
+    """Perplexities of float32, int8, int4 and llama.cpp's Q8_0 and Q4_1 on the same windows.
 
-    float32, int8 and int4 are the engine's, from the same file of float32 weights; Q4_1 is the
-    file those weights come from.
+    float32 and int8 are the engine's, from the same file of float32 weights; Q4_1 is the file that
+    those weights come from, Q8_0 holds them stored anew.
     """
     if not setting.wants("quality"):
         return
@@ -92,9 +92,10 @@ def measure_quality(setting: Setting) -> Iterator[Row]:
         vocab_size = ours.vocab_size
         del ours
     assert windows is not None
-    setting.progress.step("perplexity: llama.cpp")
-    with LlamaCpp(setting.files("Q4_1"), setting.threads, vocab_size) as llama:
-        figures["llama.cpp Q4_1"] = perplexity(partial(_llama_logits, llama), windows)
+    for storage in ("Q8_0", "Q4_1"):
+        setting.progress.step(f"perplexity: llama.cpp {storage}")
+        with LlamaCpp(setting.files(storage), setting.threads, vocab_size) as llama:
+            figures[f"llama.cpp {storage}"] = perplexity(partial(_llama_logits, llama), windows)
     note = f"{windows.size} tokens of the standard library's docstrings, windows of {WINDOW}"
     for name, base in (("int8", "float32"), ("int4", "llama.cpp Q4_1")):
         yield Row(

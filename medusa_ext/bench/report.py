@@ -30,7 +30,8 @@ TITLES: Final = {
     ),
     "arithmetic": (
         "Arithmetic",
-        "The matrix products of a layer at 16 rows, run again with the weights in the caches, "
+        "The plain matrix products of a layer (QKV, O, down) at 16 rows, run again with the "
+        "weights in the caches, "
         "against the same instruction sequence on registers alone. Beside: the products of a whole "
         "forward, weights from memory, with their share of what the slower of memory and "
         "arithmetic allows.",

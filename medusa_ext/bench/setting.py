@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..trees import Tree
 from .gguf_files import gguf_file
-from .limits import Limits
+from .limits import Limits, MemoryReader
 
 SECTIONS: Final = (
     "decode",
@@ -66,18 +66,23 @@ QUICK: Final = Sizes(
 
 @dataclass
 class Setting:
-    """One run: `limits` is None where they could not be measured."""
+    """One run: `limits` and `memory` are None where they could not be measured."""
 
     sizes: Sizes
     sections: tuple[str, ...]
     threads: int
     limits: Limits | None = None
+    memory: MemoryReader | None = None
     files: Callable[[str], Path] = gguf_file
     progress: Progress = field(default_factory=lambda: Progress(0))
 
     def wants(self, section: str) -> bool:
         """Whether a section was asked for."""
         return section in self.sections
+
+    def memory_side(self) -> dict[str, Callable[[], float | None]]:
+        """What takes turns with sides that are bound by memory: "memory", bytes per second."""
+        return {} if self.memory is None else {"memory": self.memory}
 
     def tokens(self, count: int, vocab_size: int) -> npt.NDArray[np.int32]:
         """Arbitrary, always the same tokens."""
