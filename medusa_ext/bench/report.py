@@ -17,7 +17,8 @@ TITLES: Final = {
     "decode": (
         "Plain decoding",
         "{new} tokens behind a prompt of {prompt}; bytes are those of all packed matrices. "
-        "llama.cpp through its C interface: one `llama_decode` per token and an arg-max in numpy.",
+        "llama.cpp through its C interface: one `llama_decode` per token and an arg-max in numpy. "
+        "Memory is read in turns with decoding, as its bandwidth changes with what neighbours do.",
     ),
     "rows": (
         "One forward of M rows",
@@ -26,15 +27,16 @@ TITLES: Final = {
     ),
     "prefill": (
         "Prefill",
-        "{prefill} tokens from nothing, last row's logits; against the faster of the peers.",
+        "{prefill} tokens from nothing, last row's logits; against the faster of the peers. "
+        "Our sums are float32 in one order for every number of rows; torch uses the processor's "
+        "own bfloat16 dot products where it has them.",
     ),
     "arithmetic": (
         "Arithmetic",
         "The plain matrix products of a layer (QKV, O, down) at 16 rows, run again with the "
-        "weights in the caches, "
-        "against the same instruction sequence on registers alone. Beside: the products of a whole "
-        "forward, weights from memory, with their share of what the slower of memory and "
-        "arithmetic allows.",
+        "weights in the caches, against the same instruction sequence on registers alone. Beside: "
+        "the products of a whole forward, weights from memory, with their share of what the slower "
+        "of memory and arithmetic allows.",
     ),
     "rest": (
         "Outside matrix products and attention",
@@ -45,7 +47,8 @@ TITLES: Final = {
     "attention": (
         "Attention",
         "The operator alone, over the caches of 30 layers in turn; SDPA with shared or repeated "
-        "KV heads, whichever is faster.",
+        "KV heads, whichever is faster. One node shares a KV head among too few queries for the "
+        "arithmetic to hide behind memory: transposing keys takes as many cycles as multiplying.",
     ),
     "memory": (
         "Memory",
@@ -64,7 +67,11 @@ TITLES: Final = {
         "tokens per second of all sequences behind their prefills. "
         "The nodes of all sequences are the rows of one forward.",
     ),
-    "quality": ("Quality", "Perplexity on the Python standard library's docstrings."),
+    "quality": (
+        "Quality",
+        "Perplexity on the Python standard library's docstrings. llama.cpp's Q8_0 has weights and "
+        "activations of 8 bits in groups of 32, as int8 has.",
+    ),
 }
 
 
