@@ -24,10 +24,7 @@ inline int num_threads() {
 }
 
 /// The kernels of MEDUSA_ISA, or the best this machine has.
-inline const KernelTable& table() {
-  const char* name = std::getenv("MEDUSA_ISA");
-  return name ? kernel_table(name) : kernel_table();
-}
+inline const KernelTable& table() { return kernel_table(); }
 
 /// Anonymous pages, huge where the system allows.
 class Pages {
