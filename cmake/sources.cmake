@@ -1,4 +1,4 @@
-# Reads csrc/sources.txt into MEDUSA_LIBRARY_SOURCES (core, cpu and model: no torch) and
+# Reads csrc/sources.txt into MEDUSA_LIBRARY_SOURCES (core, cpu, model and engine: no torch) and
 # MEDUSA_CUDA_SOURCES (the kernels) and MEDUSA_CUDA_HOST_SOURCES (the .cpp files beside them), as
 # absolute paths.
 set(source_list ${PROJECT_SOURCE_DIR}/csrc/sources.txt)
@@ -8,7 +8,7 @@ list(TRANSFORM listed_sources STRIP)
 list(TRANSFORM listed_sources PREPEND ${PROJECT_SOURCE_DIR}/csrc/)
 
 set(MEDUSA_LIBRARY_SOURCES ${listed_sources})
-list(FILTER MEDUSA_LIBRARY_SOURCES INCLUDE REGEX "/csrc/(core|cpu|model)/")
+list(FILTER MEDUSA_LIBRARY_SOURCES INCLUDE REGEX "/csrc/(core|cpu|model|engine)/")
 set(MEDUSA_CUDA_SOURCES ${listed_sources})
 list(FILTER MEDUSA_CUDA_SOURCES INCLUDE REGEX "/csrc/cuda/.*\\.cu$")
 set(MEDUSA_CUDA_HOST_SOURCES ${listed_sources})

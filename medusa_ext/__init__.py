@@ -17,12 +17,12 @@ from ._build import ExtensionFinder, Settings
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Drafter": "drafters",
-    "Model": "model",
-    "Result": "results",
-    "Session": "session",
-    "Stats": "results",
-    "Tree": "trees",
+    "Drafter": "drafting.drafter",
+    "Model": "engine.model",
+    "Result": "engine.results",
+    "Session": "engine.session",
+    "Stats": "engine.results",
+    "Tree": "drafting.trees",
     "generate": "api",
     "load": "api",
     "stream": "api",

@@ -7,18 +7,18 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .drafters import Drafter
-from .generation import Run
-from .model import Model
-from .model_factory import DTYPES
-from .options import Options, check_bool, check_place
-from .results import Result
-from .session import Session
-from .trees import NestedTrees, Tree, default_trees, nested_from_traces
+from .checkpoints.packing import DTYPES
+from .drafting.drafter import Drafter
+from .drafting.trees import NestedTrees, Tree, default_trees, nested_from_traces
+from .engine.generation import Run
+from .engine.model import Model
+from .engine.options import Options, check_bool, check_place
+from .engine.results import Result
+from .engine.session import Session
 
 if TYPE_CHECKING:
-    from .loading import ModelSource
-    from .loading.heads import HeadsCheckpoint
+    from .checkpoints import ModelSource
+    from .checkpoints.heads.checkpoint import HeadsCheckpoint
 
 _log = logging.getLogger("medusa_ext")
 
@@ -56,11 +56,10 @@ def load(
         RuntimeError: no CUDA device is present, or none that can be used.
         MemoryError: the model does not fit into the device's memory.
     """
-    from . import model_factory
-    from .device import place
-    from .loading import base_fingerprint, open_source
-    from .loading.resolve import resolve_model
-    from .loading.tokenizer import load_tokenizer
+    from .checkpoints import base_fingerprint, open_source, packing
+    from .checkpoints.names import resolve_model
+    from .checkpoints.tokenizer.load import load_tokenizer
+    from .engine.device import place
 
     for name, value, allowed in (
         ("device", device, DEVICES),
@@ -79,11 +78,11 @@ def load(
     checkpoint = _load_heads(heads, source, fingerprint)
     tokenizer = load_tokenizer(source)
     placement = place(device, dtype, kv_dtype, source.config.head_size)
-    formats = model_factory.choose_formats(source, placement.dtype)
+    formats = packing.choose_formats(source, placement.dtype)
     adapters = checkpoint.adapters if checkpoint is not None else None
     if checkpoint is not None and adapters:
         _log.warning("%s: its adapters change the base model's weights", checkpoint.path)
-    native = model_factory.build_model(
+    native = packing.build_model(
         source,
         formats,
         placement.device,
@@ -93,7 +92,7 @@ def load(
     )
     native_heads, trees, calibrated = None, None, False
     if checkpoint is not None:
-        native_heads = model_factory.build_heads(native, checkpoint, source, placement.dtype)
+        native_heads = packing.build_heads(native, checkpoint, source, placement.dtype)
         trees, calibrated = _trees_of(checkpoint)
     loaded = Model(
         name=str(model),
@@ -256,8 +255,8 @@ def stream(
 def _load_heads(
     heads: str | Path | None, source: ModelSource, fingerprint: str
 ) -> HeadsCheckpoint | None:
-    from .loading.heads import check_against_base, load_heads
-    from .loading.heads_resolve import resolve_heads
+    from .checkpoints.heads.checkpoint import check_against_base, load_heads
+    from .checkpoints.heads.resolve import resolve_heads
 
     path = resolve_heads(heads, source)
     if path is None:
@@ -271,7 +270,7 @@ def _load_heads(
 
 def _warn_of_bad_guesses(model: Model, checkpoint: HeadsCheckpoint) -> None:
     """For heads whose files do not say that they are this base's: a short run tells."""
-    from .heads_check import LOW_ACCURACY, first_head_accuracy
+    from .engine.heads_check import LOW_ACCURACY, first_head_accuracy
 
     accuracy = first_head_accuracy(model)
     if accuracy < LOW_ACCURACY:

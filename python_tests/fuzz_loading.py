@@ -36,7 +36,7 @@ from loading_models import tiny_model, write_gguf
 from safetensors.torch import save_file
 
 from medusa_ext import _C
-from medusa_ext.loading import (
+from medusa_ext.checkpoints import (
     base_fingerprint,
     check_against_base,
     iter_weights,
@@ -44,10 +44,10 @@ from medusa_ext.loading import (
     load_tokenizer,
     open_source,
 )
-from medusa_ext.loading.heads import HeadsCheckpoint
-from medusa_ext.loading.source import ModelSource
-from medusa_ext.model_factory import build_heads, build_model, choose_formats
-from medusa_ext.trees import Tree
+from medusa_ext.checkpoints.heads.checkpoint import HeadsCheckpoint
+from medusa_ext.checkpoints.packing import build_heads, build_model, choose_formats
+from medusa_ext.checkpoints.source import ModelSource
+from medusa_ext.drafting.trees import Tree
 
 CASE_SECONDS = 20
 MAX_GROWTH_BYTES = 400 << 20

@@ -19,9 +19,9 @@ from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
 import medusa_ext
-from medusa_ext.drafters import FixedDrafter
-from medusa_ext.loading.heads import HeadsCheckpoint, ResBlock
-from medusa_ext.loading.heads_native import save_heads
+from medusa_ext.checkpoints.heads.checkpoint import HeadsCheckpoint, ResBlock
+from medusa_ext.checkpoints.heads.v3 import save_heads
+from medusa_ext.drafting.fixed import FixedDrafter
 
 TEMPLATE = (
     "{% for m in messages %}<user>{{ m['role'] }}: {{ m['content'] }}<end>{% endfor %}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medusa_ext import reference
+from medusa_ext.ops import reference
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

@@ -17,8 +17,8 @@ from models import TINY_VOCAB, real, tiny, tiny_directory
 
 import medusa_ext
 from medusa_ext import generate
-from medusa_ext.loading import iter_weights, open_source
-from medusa_ext.loading.resolve import resolve_model
+from medusa_ext.checkpoints import iter_weights, open_source
+from medusa_ext.checkpoints.names import resolve_model
 
 PROMPTS = [
     "The capital of France is",

@@ -39,7 +39,7 @@ TINY = Sizes(
 def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Tiny models with the default model's tokenizer, in every storage type."""
     from medusa_ext.bench.gguf_files import restore
-    from medusa_ext.loading import resolve_model
+    from medusa_ext.checkpoints import resolve_model
 
     folder = tmp_path_factory.mktemp("gguf")
     base = folder / "base.gguf"
@@ -227,7 +227,7 @@ def test_perplexity_of_known_logits() -> None:
 
 def test_expected_tokens_of_a_tree() -> None:
     from medusa_ext.bench.tree_speed import Acceptance
-    from medusa_ext.trees import Tree
+    from medusa_ext.drafting.trees import Tree
 
     traces = np.array([[0, 0], [0, 1], [1, 0], [-1, 0]], dtype=np.int16)
     acceptance = Acceptance.of_traces(traces)
@@ -274,7 +274,7 @@ def test_distill_bench(files: Callable[[str], Path]) -> None:
 
 
 def test_random_dense_trees_stay_within_their_size() -> None:
-    from medusa_ext.trees import random_dense_tree
+    from medusa_ext.drafting.trees import random_dense_tree
 
     random = Random(0)
     assert all(random_dense_tree(32, 4, 10, random).num_nodes <= 32 for _ in range(50))

@@ -13,7 +13,7 @@ import torch
 from medusa_ext.bench import gpu
 from medusa_ext.bench.gpu_decoding import TOY, ReplayedTree, SyntheticModel, accuracy_table
 from medusa_ext.bench.gpu_kernels import tree_mask
-from medusa_ext.trees import nested_from_accuracies
+from medusa_ext.drafting.trees import nested_from_accuracies
 
 
 @pytest.fixture(scope="module")

@@ -327,7 +327,7 @@ def test_the_list_names_every_source() -> None:
 
 
 def test_cuda_sources_need_the_cuda_backend(package: Path) -> None:
-    for name in ("cuda/compact.cu", "ops/cuda/compact.cpp"):
+    for name in ("cuda/step/compact.cu", "ops/cuda/compact.cpp"):
         path = package / "csrc" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -335,7 +335,7 @@ def test_cuda_sources_need_the_cuda_backend(package: Path) -> None:
             file.write(f"{name}\n")
     sources = _build.Sources.read(package / "csrc")
     assert sources.select(cuda=False) == ["core/answer.cpp", "bindings/module.cpp"]
-    assert sources.select(cuda=True)[2:] == ["cuda/compact.cu", "ops/cuda/compact.cpp"]
+    assert sources.select(cuda=True)[2:] == ["cuda/step/compact.cu", "ops/cuda/compact.cpp"]
 
 
 def test_progress_rewrites_a_terminals_line() -> None:

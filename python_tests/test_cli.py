@@ -14,8 +14,8 @@ import pytest
 from models import tiny, tiny_directory, tiny_heads
 
 from medusa_ext import generate
-from medusa_ext.cli import main
-from medusa_ext.commands import chat
+from medusa_ext.cli import chat
+from medusa_ext.cli.main import main
 
 PROMPT = "hello hello"
 
@@ -182,7 +182,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """The program as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "medusa_ext.cli", *arguments],
+        [sys.executable, "-m", "medusa_ext", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -9,8 +9,10 @@ import torch
 from models import PlantedDrafter, tiny_directory, tiny_heads, tiny_with_heads
 
 import medusa_ext
-from medusa_ext import _C, device, generate, ops, reference
-from medusa_ext.results import PHASES, Clock
+from medusa_ext import _C, generate, ops
+from medusa_ext.engine import device
+from medusa_ext.engine.results import PHASES, Clock
+from medusa_ext.ops import reference
 
 PROMPTS = ["def add(a, b):", "The sea is", "one two one two one"]
 DEFAULT = "smollm2-135m-instruct"

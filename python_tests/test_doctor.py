@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import medusa_ext
-from medusa_ext import doctor
+from medusa_ext.cli import report as doctor
 
 
 def run_doctor(cache: Path, **environment: str) -> tuple[int, dict[str, str]]:
@@ -97,7 +97,7 @@ def test_fails_where_nothing_can_run(tmp_path: Path) -> None:
 
 
 def test_default_model_is_looked_for_in_the_cache(tmp_path: Path) -> None:
-    from medusa_ext.loading import resolve
+    from medusa_ext.checkpoints import names as resolve
 
     folder = tmp_path / "cache" / "models"
     folder.mkdir(parents=True)

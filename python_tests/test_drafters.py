@@ -10,11 +10,11 @@ from models import tiny, tiny_directory, tiny_heads, tiny_with_heads
 
 import medusa_ext
 from medusa_ext import Tree, generate
-from medusa_ext.auto import AutoDrafter, LiveCosts
-from medusa_ext.drafters import CombinedDrafter, HeadsDrafter, LookupDrafter, NoDrafter
-from medusa_ext.generation import make_drafter
-from medusa_ext.options import Options
-from medusa_ext.tuning import CostCurve
+from medusa_ext.drafting.auto import AutoDrafter
+from medusa_ext.drafting.costs import CostCurve, LiveCosts
+from medusa_ext.drafting.fixed import CombinedDrafter, HeadsDrafter, LookupDrafter, NoDrafter
+from medusa_ext.engine.generation import make_drafter
+from medusa_ext.engine.options import Options
 
 PROMPT = "to be or not to be, that is"
 # Nodes are nearly free: everything that could be drafted is.

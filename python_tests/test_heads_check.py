@@ -11,10 +11,10 @@ import pytest
 from models import tiny_directory, tiny_heads
 
 import medusa_ext
-from medusa_ext.heads_check import LOW_ACCURACY, first_head_accuracy
-from medusa_ext.loading import load_heads, save_heads
-from medusa_ext.loading.heads import HeadsCheckpoint, ResBlock
-from medusa_ext.loading.heads_resolve import PACKAGED_HEADS
+from medusa_ext.checkpoints import load_heads, save_heads
+from medusa_ext.checkpoints.heads.checkpoint import HeadsCheckpoint, ResBlock
+from medusa_ext.checkpoints.heads.resolve import PACKAGED_HEADS
+from medusa_ext.engine.heads_check import LOW_ACCURACY, first_head_accuracy
 
 MODEL = "smollm2-135m-instruct"
 Change = Callable[[HeadsCheckpoint], HeadsCheckpoint]

@@ -13,7 +13,7 @@ import torch
 from loading_models import tiny_model
 from safetensors.torch import save_file
 
-from medusa_ext.loading import base_fingerprint, check_against_base, load_heads, open_source
+from medusa_ext.checkpoints import base_fingerprint, check_against_base, load_heads, open_source
 
 HIDDEN = 64
 VOCAB = 96

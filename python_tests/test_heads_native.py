@@ -11,17 +11,17 @@ import pytest
 import torch
 from loading_models import tiny_model, write_gguf
 
-from medusa_ext.loading import (
+from medusa_ext.checkpoints import (
     HeadsCheckpoint,
     ResBlock,
     base_fingerprint,
-    convert,
-    heads_resolve,
     load_heads,
     open_source,
     resolve_heads,
     save_heads,
 )
+from medusa_ext.checkpoints.heads import convert
+from medusa_ext.checkpoints.heads import resolve as heads_resolve
 
 HIDDEN, VOCAB = 64, 96
 

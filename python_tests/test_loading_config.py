@@ -12,8 +12,8 @@ import torch
 import transformers
 from loading_models import CLASSES, SIZES, tiny_model, write_gguf
 
-from medusa_ext.loading.config import ModelConfig, config_from_directory, config_from_json
-from medusa_ext.loading.source import open_source
+from medusa_ext.checkpoints.config import ModelConfig, config_from_directory, config_from_json
+from medusa_ext.checkpoints.source import open_source
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -18,9 +18,10 @@ import torch
 import transformers
 from loading_models import state_name, tiny_model, write_gguf
 
-from medusa_ext.loading import iter_weights, load_tokenizer, open_source, resolve
-from medusa_ext.loading.resolve import resolve_model
-from medusa_ext.loading.source import ModelSource
+from medusa_ext.checkpoints import iter_weights, load_tokenizer, open_source
+from medusa_ext.checkpoints import names as resolve
+from medusa_ext.checkpoints.names import resolve_model
+from medusa_ext.checkpoints.source import ModelSource
 
 
 @pytest.fixture(scope="module")

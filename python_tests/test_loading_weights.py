@@ -15,8 +15,8 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from loading_models import gguf_name, permute, state_name, tiny_model, write_gguf
 
-from medusa_ext.loading import base_fingerprint, iter_weights, open_source
-from medusa_ext.loading.weight_tensor import GGML_TYPES
+from medusa_ext.checkpoints import base_fingerprint, iter_weights, open_source
+from medusa_ext.checkpoints.files.weight import GGML_TYPES
 
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
 

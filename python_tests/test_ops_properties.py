@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_cases import attention_inputs, ints
 
-from medusa_ext import ops, reference
+from medusa_ext import ops
+from medusa_ext.ops import reference
 
 
 @st.composite

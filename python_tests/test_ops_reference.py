@@ -17,7 +17,8 @@ from ops_cases import (
 )
 from torch import Tensor
 
-from medusa_ext import ops, reference
+from medusa_ext import ops
+from medusa_ext.ops import reference
 
 
 def check_attention(inputs, **options) -> None:  # type: ignore[no-untyped-def]

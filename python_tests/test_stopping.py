@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medusa_ext.stopping import StopStrings, StopTokens
+from medusa_ext.text.stopping import StopStrings, StopTokens
 
 
 def run(strings: list[str], pieces: list[str]) -> tuple[str, bool]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from medusa_ext.streaming import REPLACEMENT, Detokenizer, TextDecoder
+from medusa_ext.text.detokenizer import REPLACEMENT, Detokenizer, TextDecoder
 
 TEXT = "Hello wörld, 你好 🎉🎉\n\n  x = 1\tñandú   end "
 

@@ -11,9 +11,9 @@ import pytest
 from models import tiny_heads
 from training_data import distiller
 
-from medusa_ext.loading.heads import load_heads
-from medusa_ext.training.export import save_whole
-from medusa_ext.training.shards import Manifest, read_shard
+from medusa_ext.checkpoints.heads.checkpoint import load_heads
+from medusa_ext.training.data.shards import Manifest, read_shard
+from medusa_ext.training.heads.export import save_whole
 
 
 @contextlib.contextmanager

@@ -14,15 +14,21 @@ from models import END, tiny, tiny_directory
 from training_data import SETTINGS, distiller, torch_backend
 from transformers import AutoModelForCausalLM
 
-import medusa_ext.training.distill as distill_module
-from medusa_ext.session import common_prefix
-from medusa_ext.training.answering import Job, answer_all
-from medusa_ext.training.backend import Backend
-from medusa_ext.training.distill import open_run
-from medusa_ext.training.native_backend import NativeBackend
-from medusa_ext.training.prompts import Exclusion, Prompt
-from medusa_ext.training.self_prompts import encode_prompt, self_prompts
-from medusa_ext.training.shards import Conversation, Manifest, read_shard, to_float16, write_shard
+import medusa_ext.training.data.distill as distill_module
+from medusa_ext.engine.session import common_prefix
+from medusa_ext.training.data.answering import Job, answer_all
+from medusa_ext.training.data.backend import Backend
+from medusa_ext.training.data.distill import open_run
+from medusa_ext.training.data.native_backend import NativeBackend
+from medusa_ext.training.data.prompts import Exclusion, Prompt
+from medusa_ext.training.data.self_prompts import encode_prompt, self_prompts
+from medusa_ext.training.data.shards import (
+    Conversation,
+    Manifest,
+    read_shard,
+    to_float16,
+    write_shard,
+)
 
 
 def prompt_ids(count: int, seed: int = 0) -> list[np.ndarray]:

@@ -12,15 +12,15 @@ from models import tiny_directory, tiny_heads, tiny_with_heads
 from training_data import tiny_data
 
 import medusa_ext
-from medusa_ext.cli import main
-from medusa_ext.loading.heads import load_heads
+from medusa_ext.checkpoints.heads.checkpoint import load_heads
+from medusa_ext.cli.main import main
 from medusa_ext.training.calibration import (
     CalibrationOptions,
     calibrate,
     decode_with_ranks,
     ranks_of,
 )
-from medusa_ext.training.synthetic import template_prompts
+from medusa_ext.training.data.synthetic import template_prompts
 
 MODEL = "smollm2-135m-instruct"
 

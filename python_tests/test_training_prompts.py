@@ -11,9 +11,9 @@ from random import Random
 
 import pytest
 
-from medusa_ext.training.loops import LOOP_NGRAM, loop_start
-from medusa_ext.training.passages import passages
-from medusa_ext.training.prompts import (
+from medusa_ext.training.data.loops import LOOP_NGRAM, loop_start
+from medusa_ext.training.data.passages import passages
+from medusa_ext.training.data.prompts import (
     Exclusion,
     Prompt,
     PromptError,
@@ -23,7 +23,7 @@ from medusa_ext.training.prompts import (
     read_prompts,
     unique,
 )
-from medusa_ext.training.synthetic import template_prompts, templates, topics
+from medusa_ext.training.data.synthetic import template_prompts, templates, topics
 
 HELD_OUT = Path(__file__).parent.parent / "benchmarks" / "prompts" / "held_out.jsonl"
 

@@ -18,21 +18,21 @@ from models import tiny_directory
 from torch.nn import functional
 from training_data import tiny_data
 
-from medusa_ext.loading import open_source
-from medusa_ext.loading.heads import load_heads
-from medusa_ext.training import trainer as trainer_module
-from medusa_ext.training.dataset import load_dataset
-from medusa_ext.training.export import checkpoint_of
-from medusa_ext.training.head_stack import IGNORED, HeadStack, draft_loss, root_embedding
+from medusa_ext.checkpoints import open_source
+from medusa_ext.checkpoints.heads.checkpoint import load_heads
+from medusa_ext.drafting.trees import Tree
+from medusa_ext.training.data.shards import Manifest, read_shard, write_shard
+from medusa_ext.training.data.vocabulary import choose_vocabulary
+from medusa_ext.training.heads import trainer as trainer_module
+from medusa_ext.training.heads.dataset import load_dataset
+from medusa_ext.training.heads.export import checkpoint_of
+from medusa_ext.training.heads.runs import RunOptions, train
+from medusa_ext.training.heads.settings import TrainSettings, preset
+from medusa_ext.training.heads.stack import IGNORED, HeadStack, draft_loss, root_embedding
+from medusa_ext.training.heads.trainer import Base, Trainer, TrainingError
 from medusa_ext.training.processes import Processes
 from medusa_ext.training.replay import TreeWalk, replay
-from medusa_ext.training.runs import RunOptions, train
-from medusa_ext.training.settings import TrainSettings, preset
-from medusa_ext.training.shards import Manifest, read_shard, write_shard
 from medusa_ext.training.torch_weights import vocabulary_matrices
-from medusa_ext.training.trainer import Base, Trainer, TrainingError
-from medusa_ext.training.vocabulary import choose_vocabulary
-from medusa_ext.trees import Tree
 
 SMALL = TrainSettings(
     kind="root",
@@ -292,7 +292,7 @@ def test_settings_are_checked() -> None:
 
 def test_two_processes_give_one_processs_weights(tmp_path: Path) -> None:
     def command(out: str, launcher: list[str]) -> None:
-        arguments = ["-m", "medusa_ext.cli", "train", str(tiny_data()), str(tmp_path / out)]
+        arguments = ["-m", "medusa_ext", "train", str(tiny_data()), str(tmp_path / out)]
         arguments += ["--num-heads", "2", "--epochs", "1.5", "--batch", "255", "--threads", "1"]
         arguments += ["--vocabulary", "128", "--dropout", "0.1", "--dtype", "float32"]
         arguments += ["--storage", "float32", "--no-plots", "--clip", "0.5"]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medusa_ext.tree_plot import picture, save, svg
-from medusa_ext.trees import (
+from medusa_ext.drafting.picture import picture, save, svg
+from medusa_ext.drafting.trees import (
     Tree,
     default_trees,
     dense_tree,

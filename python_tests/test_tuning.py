@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from medusa_ext.auto import LiveCosts, Plan, Rate, best_plan
-from medusa_ext.trees import default_trees
-from medusa_ext.tuning import CostCurve, load_curve, rising, save_curve
+from medusa_ext.drafting.auto import Plan, Rate, best_plan
+from medusa_ext.drafting.costs import CostCurve, LiveCosts, load_curve, rising, save_curve
+from medusa_ext.drafting.trees import default_trees
 
 FLAT = CostCurve([1, 64], [1.0, 1.0001])
 STEEP = CostCurve([1, 2, 64], [1.0, 2.0, 64.0])

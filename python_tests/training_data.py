@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from models import tiny_directory
 
-from medusa_ext.loading import base_fingerprint, open_source
-from medusa_ext.loading.tokenizer import load_tokenizer
-from medusa_ext.training.distill import Distiller, DistillSettings, open_run
-from medusa_ext.training.prompts import Exclusion, Prompt
-from medusa_ext.training.shards import Manifest
-from medusa_ext.training.torch_backend import TorchBackend
+from medusa_ext.checkpoints import base_fingerprint, open_source
+from medusa_ext.checkpoints.tokenizer.load import load_tokenizer
+from medusa_ext.training.data.distill import Distiller, DistillSettings, open_run
+from medusa_ext.training.data.prompts import Exclusion, Prompt
+from medusa_ext.training.data.shards import Manifest
+from medusa_ext.training.decoder import TorchBackend
 from medusa_ext.training.torch_weights import TorchWeights
 
 SETTINGS = DistillSettings(

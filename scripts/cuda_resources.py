@@ -209,7 +209,7 @@ def check_host_sources(nvcc: str) -> str:
 
 def dynamic_shared(kernel: Kernel) -> int:
     """Bytes of dynamic shared memory of the largest block, as AttentionTile in
-    csrc/cuda/tree_attention.cuh has them; the other kernels use little."""
+    csrc/cuda/attention/tree_attention.cuh has them; the other kernels use little."""
     match = re.match(r"tree_attention_kernel<\w+, (\d+)>", kernel.name)
     if match is None:
         return 0

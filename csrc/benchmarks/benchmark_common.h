@@ -12,8 +12,8 @@
 #include <thread>
 #include <vector>
 
-#include "cpu/context.h"
-#include "cpu/isa.h"
+#include "cpu/runtime/context.h"
+#include "cpu/runtime/isa.h"
 
 namespace medusa::cpu {
 

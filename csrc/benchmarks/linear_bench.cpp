@@ -7,7 +7,7 @@
 
 #include "benchmarks/benchmark_common.h"
 #include "benchmarks/peaks.h"
-#include "cpu/activations.h"
+#include "cpu/linear/activations.h"
 
 namespace medusa::cpu {
 namespace {

@@ -1,5 +1,5 @@
 #include "benchmarks/kernel_bench.h"
-#include "cpu/activations.h"
+#include "cpu/linear/activations.h"
 
 namespace medusa::cpu {
 namespace {

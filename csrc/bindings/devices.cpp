@@ -3,7 +3,7 @@
 #include <map>
 #include <stdexcept>
 
-#include "cpu/backend.h"
+#include "cpu/runtime/backend.h"
 
 namespace medusa::bindings {
 namespace {

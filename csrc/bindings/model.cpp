@@ -4,7 +4,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/devices.h"
-#include "cpu/isa.h"
+#include "cpu/runtime/isa.h"
 #include "model/builder.h"
 
 namespace medusa::bindings {

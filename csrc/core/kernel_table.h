@@ -5,7 +5,13 @@
 
 #include "core/dtype.h"
 #include "core/packed_matrix.h"
-#include "core/params.h"
+#include "core/params/attention.h"
+#include "core/params/cache.h"
+#include "core/params/heads.h"
+#include "core/params/linear.h"
+#include "core/params/rows.h"
+#include "core/params/sampling.h"
+#include "core/params/step.h"
 
 namespace medusa {
 

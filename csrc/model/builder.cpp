@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "model/checks.h"
+#include "core/checks.h"
 
 namespace medusa {
 namespace {

@@ -5,7 +5,8 @@
 #include <memory>
 
 #include "core/backend.h"
-#include "core/params.h"
+#include "core/params/cache.h"
+#include "core/params/rows.h"
 #include "model/model.h"
 
 namespace medusa {

@@ -7,7 +7,7 @@
 
 #include <tuple>
 
-#include "core/params.h"
+#include "core/params/step.h"
 
 namespace medusa::ops {
 

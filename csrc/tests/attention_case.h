@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/token_tree.h"
-#include "cpu/activations.h"
+#include "cpu/linear/activations.h"
 #include "tests/kernels_under_test.h"
 
 namespace medusa {

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "cpu/context.h"
-#include "cpu/isa.h"
+#include "cpu/runtime/context.h"
+#include "cpu/runtime/isa.h"
 
 namespace medusa {
 

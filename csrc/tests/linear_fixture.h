@@ -12,10 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "cpu/activations.h"
-#include "cpu/context.h"
-#include "cpu/gguf_blocks.h"
-#include "cpu/isa.h"
+#include "cpu/linear/activations.h"
+#include "cpu/linear/gguf_blocks.h"
+#include "cpu/runtime/context.h"
+#include "cpu/runtime/isa.h"
 #include "tests/kernels_under_test.h"
 
 namespace medusa::cpu {

@@ -1,4 +1,4 @@
-#include "model/lookup.h"
+#include "engine/lookup.h"
 
 #include <gtest/gtest.h>
 

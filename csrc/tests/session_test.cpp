@@ -1,5 +1,5 @@
 // Decoding a tiny random model: trees against plain decoding, bit for bit.
-#include "model/session.h"
+#include "engine/session.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "model/step_tree.h"
+#include "engine/step_tree.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "cpu/thread_pool.h"
+#include "cpu/runtime/thread_pool.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "cpu/context.h"
+#include "cpu/runtime/context.h"
 
 namespace medusa::cpu {
 namespace {

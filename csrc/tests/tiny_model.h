@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/backend.h"
+#include "cpu/runtime/backend.h"
 #include "model/builder.h"
 
 namespace medusa::testing {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/token_tree.h"
-#include "cpu/activations.h"
+#include "cpu/linear/activations.h"
 #include "tests/attention_case.h"
 
 namespace medusa {

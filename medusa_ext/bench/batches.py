@@ -8,7 +8,7 @@ from itertools import cycle, islice
 from typing import Any, Final
 
 from ..api import generate, load
-from ..model import Model
+from ..engine.model import Model
 from .fastest import encode_chat, read_prompts
 from .rows import Row, interleaved
 from .setting import Setting

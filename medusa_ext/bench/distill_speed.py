@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _C
-from ..loading import ModelSource, load_tokenizer, open_source, resolve_model
-from ..model_factory import build_model, choose_formats
-from ..training.answering import Job, answer_all
-from ..training.native_backend import NativeBackend
-from ..training.self_prompts import encode_prompt
-from ..training.synthetic import template_prompts
+from ..checkpoints import ModelSource, load_tokenizer, open_source, resolve_model
+from ..checkpoints.packing import build_model, choose_formats
+from ..training.data.answering import Job, answer_all
+from ..training.data.native_backend import NativeBackend
+from ..training.data.self_prompts import encode_prompt
+from ..training.data.synthetic import template_prompts
 from .peers import Transformers
 from .rows import Row, interleaved, seconds_of
 

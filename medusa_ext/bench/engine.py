@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from ..api import generate, load
-from ..model import Model
-from ..results import PHASES
+from ..engine.model import Model
+from ..engine.results import PHASES
 from .rows import Row, interleaved, seconds_of
 from .setting import Setting
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import medusa_ext
 
 from ..api import generate, load
-from ..model import Model
+from ..engine.model import Model
 from .llama_cpp_server import LlamaServer
 from .rows import Row, interleaved
 from .setting import Setting

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
-from ..model import Model
+from ..engine.model import Model
 from .format_table import FORMATS, Format
 from .limits import StepParts, profile_step
 from .llama_cpp import LlamaCpp

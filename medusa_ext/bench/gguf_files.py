@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from ..loading import cache_dir, resolve_model
-from ..loading.resolve import DEFAULT_MODEL
+from ..checkpoints import cache_dir, resolve_model
+from ..checkpoints.names import DEFAULT_MODEL
 
 TYPES: Final = ("F32", "F16", "Q8_0", "Q4_0", "Q4_1")
 # 4-bit files keep their embedding (and lm_head) at 8 bits, as the shipped Q4_1 file does.

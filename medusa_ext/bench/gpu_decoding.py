@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _C
-from ..trees import NestedTrees, Tree, nested_from_accuracies
+from ..drafting.trees import NestedTrees, Tree, nested_from_accuracies
 
 # Published accuracies of the heads' first guess (assets/medusa_acc.csv of the reference
 # implementation), and of the first five together, which are published for 7B; 13B takes the same

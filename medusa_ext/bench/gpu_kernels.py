@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..trees import default_trees
+from ..drafting.trees import default_trees
 
 _REPEATS: Final = 7
 _SECONDS_PER_REPEAT: Final = 0.02

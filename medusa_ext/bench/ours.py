@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from .. import _C
 from ..api import generate, load
-from ..model import Model
-from ..results import Stats
+from ..engine.model import Model
+from ..engine.results import Stats
 from .rows import seconds_of
 
 _ROOM = 64

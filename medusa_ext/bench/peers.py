@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..loading import ModelConfig
+from ..checkpoints import ModelConfig
 
 
 class Transformers:

@@ -8,9 +8,9 @@ from typing import Any
 
 from .. import _C
 from ..api import generate
-from ..model import Model
-from ..results import PHASES, Result
-from ..trees import Tree
+from ..drafting.trees import Tree
+from ..engine.model import Model
+from ..engine.results import PHASES, Result
 from .machine import Machine, measure_machine
 
 PROMPTS = (

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..trees import Tree
+from ..drafting.trees import Tree
 from .gguf_files import gguf_file
 from .limits import Limits, MemoryReader
 

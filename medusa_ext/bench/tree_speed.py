@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _C
-from ..model import Model
-from ..trees import (
+from ..drafting.trees import (
     _TOP1,
     _TOP5,
     NestedTrees,
@@ -26,6 +25,7 @@ from ..trees import (
     random_dense_tree,
     random_tree,
 )
+from ..engine.model import Model
 from .rows import seconds_of
 
 _CONTEXT: Final = 128
@@ -267,7 +267,7 @@ def calibration_of(model: Model, heads: str | Path | None) -> npt.NDArray[Any] |
     """The rank traces of the heads that `model` was loaded with, if they bring some."""
     if model.heads is None:
         return None
-    from ..loading import load_heads, open_source, resolve_heads, resolve_model
+    from ..checkpoints import load_heads, open_source, resolve_heads, resolve_model
 
     path = resolve_heads(heads, open_source(resolve_model(model.name)))
     traces = load_heads(path).rank_traces if path is not None else None

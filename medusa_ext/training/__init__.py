@@ -1,0 +1,1 @@
+"""Medusa heads for a model: data, training, calibration."""

@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..loading.heads import load_heads
-from ..trees import NestedTrees, nested_from_traces
-from .export import save_whole
-from .loops import loop_start
-from .prompts import read_prompts, unique
+from ..checkpoints.heads.checkpoint import load_heads
+from ..drafting.trees import NestedTrees, nested_from_traces
+from .data.loops import loop_start
+from .data.prompts import read_prompts, unique
+from .data.self_prompts import encode_prompt
+from .data.synthetic import template_prompts
+from .heads.export import save_whole
 from .replay import Ranks, replay
-from .self_prompts import encode_prompt
-from .synthetic import template_prompts
 
 if TYPE_CHECKING:
     from .. import _C
-    from ..model import Model
+    from ..engine.model import Model
 
 _MAX_PROMPT: Final = 1024
 _TOP: Final = 10

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..trees import Tree
+from ..drafting.trees import Tree
 
 Ranks = npt.NDArray[np.int16]
 

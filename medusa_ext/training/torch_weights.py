@@ -6,7 +6,7 @@ from typing import Final
 
 import torch
 
-from ..loading import ModelConfig, ModelSource, iter_weights
+from ..checkpoints import ModelConfig, ModelSource, iter_weights
 
 MATRICES: Final = ("q", "k", "v", "o", "gate", "up", "down")
 

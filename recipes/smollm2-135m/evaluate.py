@@ -3,7 +3,7 @@
 Decodes every prompt greedily and records the heads' ranks, then replays every drafter and tree
 size; `--verify N` decodes N prompts for real with each drafter and fails if they disagree. Trees
 come from the calibration stored with the heads, lookup and its combination with heads are those of
-medusa_ext.drafters. Prompts are chat messages; HumanEval's are its first 40.
+medusa_ext.drafting.fixed. Prompts are chat messages; HumanEval's are its first 40.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 import medusa_ext
-from medusa_ext.drafters import MAX_NGRAM, MIN_NGRAM_ALONE, MIN_NGRAM_COMBINED
-from medusa_ext.model import Model
+from medusa_ext.drafting.fixed import MAX_NGRAM, MIN_NGRAM_ALONE, MIN_NGRAM_COMBINED
+from medusa_ext.drafting.trees import Tree
+from medusa_ext.engine.model import Model
 from medusa_ext.training.calibration import CalibrationOptions, Decoded, decode_with_ranks
-from medusa_ext.training.loops import loop_start
-from medusa_ext.training.prompts import Prompt, human_eval_prompts, prompt_from_json
+from medusa_ext.training.data.loops import loop_start
+from medusa_ext.training.data.prompts import Prompt, human_eval_prompts, prompt_from_json
+from medusa_ext.training.data.self_prompts import encode_prompt
 from medusa_ext.training.replay import TreeWalk
-from medusa_ext.training.self_prompts import encode_prompt
-from medusa_ext.trees import Tree
 
 SIZES = (4, 8, 16, 32, 64)
 HELD_OUT = Path(__file__).parents[2] / "benchmarks" / "prompts" / "held_out.jsonl"

@@ -1,6 +1,6 @@
 // Makes "cuda" a device for models, in builds that have the CUDA backend.
 #include "bindings/devices.h"
-#include "cuda/table.h"
+#include "cuda/runtime/table.h"
 
 namespace medusa::bindings {
 namespace {

@@ -5,7 +5,7 @@
 // clang-format off
 #include "cpu/isa/avx2_vnni.h"
 #include "cpu/isa/dot_avx2_vnni.h"
-#include "cpu/linear_kernels_inl.h"
+#include "cpu/linear/linear_kernels_inl.h"
 #include "cpu/isa/end.h"
 // clang-format on
 

@@ -3,5 +3,5 @@
 // clang-format off
 #include "cpu/isa/generic.h"
 #include "cpu/isa/dot_generic.h"
-#include "cpu/linear_kernels_inl.h"
+#include "cpu/linear/linear_kernels_inl.h"
 // clang-format on

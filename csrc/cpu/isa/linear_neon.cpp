@@ -5,7 +5,7 @@
 // clang-format off
 #include "cpu/isa/neon.h"
 #include "cpu/isa/dot_neon.h"
-#include "cpu/linear_kernels_inl.h"
+#include "cpu/linear/linear_kernels_inl.h"
 // clang-format on
 
 #endif

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "cpu/context.h"
-#include "cpu/isa.h"
+#include "cpu/runtime/context.h"
+#include "cpu/runtime/isa.h"
 
 namespace medusa::ops {
 namespace {

@@ -6,8 +6,8 @@
 #include <c10/util/Exception.h>
 #include <cuda_runtime.h>
 
-#include "cuda/context.h"
-#include "cuda/table.h"
+#include "cuda/runtime/context.h"
+#include "cuda/runtime/table.h"
 
 namespace medusa::ops {
 namespace {

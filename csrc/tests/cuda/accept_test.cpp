@@ -6,8 +6,8 @@
 #include <numeric>
 #include <random>
 
-#include "cuda/kernels.h"
-#include "cuda/workspace.h"
+#include "cuda/runtime/kernels.h"
+#include "cuda/runtime/workspace.h"
 #include "tests/cuda/attention_case.h"
 #include "tests/cuda/device.h"
 #include "tests/cuda/schedules.h"

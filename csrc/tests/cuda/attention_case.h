@@ -7,7 +7,6 @@
 #include <random>
 #include <vector>
 
-#include "core/params.h"
 #include "core/token_tree.h"
 #include "tests/cuda/device.h"
 

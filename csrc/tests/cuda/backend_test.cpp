@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/table.h"
+#include "cuda/runtime/table.h"
 #include "tests/cuda/schedules.h"
 
 namespace medusa::cuda::testing {

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "cpu/backend.h"
-#include "cuda/table.h"
-#include "model/session.h"
+#include "cpu/runtime/backend.h"
+#include "cuda/runtime/table.h"
+#include "engine/session.h"
 #include "tests/cuda/device.h"
 #include "tests/cuda/schedules.h"
 #include "tests/tiny_model.h"

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "core/dtype.h"
-#include "cuda/context.h"
+#include "cuda/runtime/context.h"
 
 namespace medusa::cuda::testing {
 

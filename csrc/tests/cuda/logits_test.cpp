@@ -8,8 +8,8 @@
 #include <random>
 
 #include "core/noise.h"
-#include "cuda/kernels.h"
-#include "cuda/workspace.h"
+#include "cuda/runtime/kernels.h"
+#include "cuda/runtime/workspace.h"
 #include "tests/cuda/device.h"
 #include "tests/cuda/schedules.h"
 

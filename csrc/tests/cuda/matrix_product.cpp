@@ -1,6 +1,6 @@
 // The matrix product of the emulated device, by the CPU: inputs of the weights' type, sums in
 // float32 over ascending k, each row for itself.
-#include "cuda/matrix_product.h"
+#include "cuda/linear/matrix_product.h"
 
 #include <deque>
 #include <vector>

@@ -6,10 +6,10 @@
 #include <random>
 #include <stdexcept>
 
-#include "cuda/kernels.h"
-#include "cuda/pack.h"
-#include "cuda/table.h"
-#include "cuda/workspace.h"
+#include "cuda/linear/pack.h"
+#include "cuda/runtime/kernels.h"
+#include "cuda/runtime/table.h"
+#include "cuda/runtime/workspace.h"
 #include "tests/cuda/attention_case.h"
 #include "tests/cuda/device.h"
 #include "tests/cuda/schedules.h"

@@ -14,9 +14,9 @@
 #include <random>
 #include <vector>
 
-#include "cpu/backend.h"
-#include "cuda/table.h"
-#include "model/session.h"
+#include "cpu/runtime/backend.h"
+#include "cuda/runtime/table.h"
+#include "engine/session.h"
 #include "tests/cuda/device.h"
 #include "tests/cuda/schedules.h"
 #include "tests/tiny_model.h"

@@ -4,7 +4,7 @@
 #include <map>
 #include <random>
 
-#include "cuda/kernels.h"
+#include "cuda/runtime/kernels.h"
 #include "tests/cuda/attention_case.h"
 #include "tests/cuda/device.h"
 #include "tests/cuda/schedules.h"

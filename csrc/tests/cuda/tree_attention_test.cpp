@@ -4,8 +4,8 @@
 #include <cstring>
 #include <string>
 
-#include "cuda/kernels.h"
-#include "cuda/workspace.h"
+#include "cuda/runtime/kernels.h"
+#include "cuda/runtime/workspace.h"
 #include "tests/cuda/attention_case.h"
 #include "tests/cuda/pairwise.h"
 #include "tests/cuda/schedules.h"

@@ -87,7 +87,7 @@ def _compile_profile(
         scratch = Path(name)
         snapshot = take_snapshot(root, scratch)
         shutil.copy(source, snapshot.root / _PROFILE_SOURCE)
-        layers = ("core/", "cpu/", "model/")
+        layers = ("core/", "cpu/", "model/", "engine/")
         listed = [one for one in snapshot.select(cuda=False) if one.startswith(layers)]
         plan = replace(plan, sources=Sources(snapshot.root, (*listed, _PROFILE_SOURCE)))
         objects = build_folder(settings) / "objects"

@@ -7,8 +7,8 @@
 #include "cpu/isa/headers.h"
 #include MEDUSA_PROBE_ISA
 #include MEDUSA_PROBE_DOT
-#include "cpu/packed_layout_inl.h"
-#include "cpu/peaks_inl.h"
+#include "cpu/linear/packed_layout_inl.h"
+#include "benchmarks/peaks_inl.h"
 // clang-format on
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {

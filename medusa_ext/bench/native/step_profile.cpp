@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "cpu/backend.h"
-#include "cpu/context.h"
+#include "cpu/runtime/backend.h"
+#include "cpu/runtime/context.h"
 #include "model/builder.h"
 #include "model/decoder.h"
 

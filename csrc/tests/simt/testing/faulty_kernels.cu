@@ -1,6 +1,6 @@
 // Each kernel copies input to output, 256 floats, and can be given one fault.
-#include "cuda/launch.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/runtime/launch.cuh"
+#include "cuda/runtime/ptx.cuh"
 #include "kernels.h"
 
 namespace simt_testing {

@@ -1,5 +1,5 @@
-#include "cuda/launch.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/runtime/launch.cuh"
+#include "cuda/runtime/ptx.cuh"
 #include "kernels.h"
 
 namespace simt_testing {

@@ -1,0 +1,55 @@
+// From logits to tokens.
+// Dimension letters and conventions: core/params/rows.h.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "core/params/step.h"
+
+namespace medusa {
+
+/// Arg-max of float rows; ties go to the lowest id, NaN never wins over a number.
+struct ArgmaxParams {
+  int32_t num_rows = 0;
+  int64_t width = 0;  // V
+  DType dtype = DType::kFloat32;
+  const void* logits = nullptr;  // [R, V]
+  int64_t row_stride = 0;
+  int32_t* out = nullptr;  // [R]
+};
+
+/// Sampling as an arg-max: keyed Gumbel noise is added to logits / temperature, after top-k and
+/// top-p. Noise is a function of (seed, position, token) alone (core/noise.h).
+struct SampleParams {
+  int32_t num_rows = 0;
+  int64_t width = 0;  // V
+  DType dtype = DType::kFloat32;
+  const void* logits = nullptr;  // [R, V]
+  int64_t row_stride = 0;
+  const uint64_t* seeds = nullptr;     // [R]
+  const int32_t* positions = nullptr;  // [R], position of the token that is drawn
+  float temperature = 1;
+  float top_p = 1;         // 1: off
+  int32_t top_k = 0;       // 0: off
+  int32_t* out = nullptr;  // [R]
+};
+
+/// Typical acceptance (Medusa, section 3.3.1): child x of an accepted node is accepted when
+/// p(x) > min(epsilon, delta * exp(-H)), p the tempered softmax at the parent; the longest accepted
+/// path, ties by the sum of log p. The next root is drawn like `SampleParams` does.
+struct AcceptTypicalParams {
+  AcceptParams accept;  // targets unused
+  int64_t width = 0;    // V
+  DType dtype = DType::kFloat32;
+  const void* logits = nullptr;      // [B, N, V]
+  const uint64_t* seeds = nullptr;   // [B]
+  const int32_t* lengths = nullptr;  // [B], position of the root: noise is keyed by position
+  float temperature = 1;
+  float top_p = 1;
+  int32_t top_k = 0;
+  float epsilon = 0.09f;
+  float delta = 0.3f;
+};
+
+}  // namespace medusa

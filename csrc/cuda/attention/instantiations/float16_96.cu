@@ -1,0 +1,8 @@
+#include "cuda/attention/tree_attention.cuh"
+
+namespace medusa::cuda {
+
+template cudaError_t launch_tree_attention<__half, 96>(cudaStream_t, const AttentionGrid&,
+                                                       const AttentionArgs&);
+
+}  // namespace medusa::cuda

@@ -1,0 +1,71 @@
+// A whole step as recorded work: what changes from step to step is data, on the host in memory that
+// the device reads, so that a step is one launch and one wait.
+#include <algorithm>
+
+#include "engine/session.h"
+
+namespace medusa {
+namespace {
+
+constexpr int32_t kTopKStep = 8;
+
+}  // namespace
+
+bool Session::replays(const Model& model, int32_t max_nodes) {
+  return model.backend().capture && max_nodes <= StepGraphs::kMaxNodes;
+}
+
+int32_t Session::node_capacity(const Model& model, int32_t max_nodes) {
+  return replays(model, max_nodes) ? StepGraphs::bucket(max_nodes) : max_nodes;
+}
+
+void Session::replay_step() {
+  int32_t most = 0;
+  for (int32_t b : active_) most = std::max(most, sequence(b).tree.num_nodes());
+  StepShape shape;
+  shape.num_sequences = static_cast<int32_t>(active_.size());
+  shape.num_nodes = StepGraphs::bucket(most);
+  shape.has_logits = wants_logits();
+  if (drafting_heads_) {
+    // Few different numbers, so that trees of like widths share a recording.
+    const int32_t rounded = (drafting_top_k_ + kTopKStep - 1) / kTopKStep * kTopKStep;
+    const int32_t most_ranks = std::min(kMaxHeadRanks, drafting_heads_->config.draft_vocab_size);
+    shape.heads = drafting_heads_.get();
+    shape.top_k = std::min(rounded, most_ranks);
+  }
+  for (int32_t b : active_) rows_.add_drafts(b, length(b), sequence(b).tree, shape.num_nodes);
+  reserve_logits(rows_.num_rows());
+  if (sampling_.temperature > 0) fill_noise_keys();
+  ring_.begin();
+  graphs_.run(model_->backend(), *context_, shape, [this, shape] { run_step(shape); });
+}
+
+void Session::run_step(const StepShape& shape) {
+  rows_.upload_drafts(*context_);
+  const RowTable table = rows_.merge(*context_, run_heads(shape));
+  ForwardOutputs outputs;
+  outputs.num_outputs = outputs.num_targets = rows_.num_rows();
+  forward(table, outputs);
+  if (sampling_.temperature <= 0) {
+    model_->backend().kernels->accept(*context_, accept_params());
+  } else if (sampling_.typical) {
+    accept_typical();
+  } else {
+    accept_sampled();
+  }
+  finish_step();
+}
+
+MergeDraftsParams Session::run_heads(const StepShape& shape) {
+  MergeDraftsParams drafts;
+  if (!shape.heads) return drafts;
+  HeadsRunner& evaluation = runners_.at(shape.heads).second;
+  evaluation.run(*context_, shape.num_sequences, last_hidden_.data(), rows_.slots(), rows_.roots(),
+                 shape.top_k);
+  drafts.num_heads = shape.heads->config.num_heads;
+  drafts.top_k = shape.top_k;
+  drafts.top_ids = evaluation.top_ids();
+  return drafts;
+}
+
+}  // namespace medusa

@@ -1,0 +1,37 @@
+"""Loading: names to files, files to a checked description and raw weights, tokenizer, heads.
+
+Importing this package is cheap; torch, transformers and huggingface_hub are imported by the
+functions that need them.
+"""
+
+from .config import ModelConfig, RopeScaling
+from .files.weight import NATIVE_DTYPES, WeightTensor
+from .heads.checkpoint import HeadsCheckpoint, ResBlock, check_against_base, load_heads
+from .heads.convert import convert
+from .heads.resolve import resolve_heads
+from .heads.v3 import save_heads
+from .names import cache_dir, resolve_model
+from .source import ModelSource, open_source
+from .tokenizer.load import load_tokenizer
+from .weights import base_fingerprint, iter_weights
+
+__all__ = [
+    "NATIVE_DTYPES",
+    "HeadsCheckpoint",
+    "ModelConfig",
+    "ModelSource",
+    "ResBlock",
+    "RopeScaling",
+    "WeightTensor",
+    "base_fingerprint",
+    "cache_dir",
+    "check_against_base",
+    "convert",
+    "iter_weights",
+    "load_heads",
+    "load_tokenizer",
+    "open_source",
+    "resolve_heads",
+    "resolve_model",
+    "save_heads",
+]

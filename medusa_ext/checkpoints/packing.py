@@ -1,0 +1,217 @@
+"""From opened checkpoints to the native module's packed weights, a few megabytes at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from . import ModelConfig, ModelSource, WeightTensor, iter_weights
+from .weights import check_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from .. import _C
+    from .heads.checkpoint import HeadsCheckpoint
+
+DTYPES: Final = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
+
+# A file's storage type -> the packed format that keeps its precision.
+_KEPT: Final = {
+    "F32": "float32",
+    "F64": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "Q8_0": "int8",
+    "Q4_0": "int4",
+    "Q4_1": "int4",
+}
+# A file's storage type as the packer reads it.
+_SOURCE_TYPES: Final = {
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "Q8_0": "q8_0",
+    "Q4_0": "q4_0",
+    "Q4_1": "q4_1",
+}
+_FINEST_FIRST: Final = ("float32", "bfloat16", "float16", "int8", "int4")
+_VOCABULARY_MATRICES: Final = ("embed", "lm_head")
+
+Adapters = Mapping[str, tuple["torch.Tensor", "torch.Tensor"]]
+
+
+def choose_formats(source: ModelSource, dtype: str) -> dict[str, str]:
+    """The packed format of every matrix, by canonical name.
+
+    "auto" keeps each tensor's own precision (types that are dequantised to 16 bits: int8); gate and
+    up are one product, so where a file stores them differently both take the finer format.
+    Otherwise all matrices take `dtype`, but with "int4" the embedding and lm_head take int8:
+    they are read by rows or decide the token, and 4 bits there cost much for little.
+    """
+    formats = {}
+    for item in check_weights(source):
+        if len(item.shape) != 2:
+            continue
+        if dtype == "auto":
+            stored = source.tensors[item.stored].stored
+            formats[item.canonical] = _KEPT.get(stored, "int8")
+        elif dtype == "int4" and item.canonical in _VOCABULARY_MATRICES:
+            formats[item.canonical] = "int8"
+        else:
+            formats[item.canonical] = dtype
+    for gate in [name for name in formats if name.endswith(".gate")]:
+        up = gate.removesuffix("gate") + "up"
+        formats[gate] = formats[up] = _keeping_both(formats[gate], formats[up])
+    return formats
+
+
+def _keeping_both(one: str, other: str) -> str:
+    """The format for two matrices of one product: the finer of theirs, or one finer than both."""
+    if {one, other} == {"bfloat16", "float16"}:
+        return "float32"
+    return min(one, other, key=_FINEST_FIRST.index)
+
+
+def build_model(
+    source: ModelSource,
+    formats: Mapping[str, str],
+    device: str,
+    *,
+    adapters: Adapters | None = None,
+    isa: str = "",
+    deterministic: bool = False,
+    progress: bool = False,
+) -> _C.Model:
+    """Packs a model's weights; `adapters` are added to the base's matrices on the way.
+
+    Raises ValueError naming the adapter if one does not fit the base.
+    """
+    from .. import _C
+
+    adapters = dict(adapters or {})
+    for name in adapters:
+        if name not in formats:
+            raise ValueError(f"adapter of {name!r}: needs to name a matrix of the base model")
+    builder = _C.ModelBuilder(native_config(source.config), formats, isa, device, deterministic)
+    for name, weight in iter_weights(source, progress=progress):
+        if name not in formats:
+            builder.set_vector(name, weight.to_float().reshape(-1))
+        elif name in adapters:
+            for start, rows in _adapted_rows(name, weight, adapters[name]):
+                builder.set_rows(name, start, "float32", rows)
+        else:
+            for start, stop in weight.chunks():
+                rows = np.ascontiguousarray(weight.rows(start, stop))
+                builder.set_rows(name, start, _SOURCE_TYPES[weight.dtype], rows)
+    return builder.finish()
+
+
+def native_config(config: ModelConfig) -> dict[str, Any]:
+    """The fields of a configuration that shape the native forward."""
+    return {
+        "num_layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "num_query_heads": config.num_query_heads,
+        "num_kv_heads": config.num_kv_heads,
+        "head_size": config.head_size,
+        "ffn_size": config.ffn_size,
+        "vocab_size": config.vocab_size,
+        "rms_eps": config.rms_eps,
+        "qkv_bias": config.qkv_bias,
+        "qk_norm": config.qk_norm,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "inverse_frequencies": config.inverse_frequencies(),
+        "layer_windows": [config.layer_window(i) for i in range(config.num_layers)],
+    }
+
+
+def _adapted_rows(
+    name: str, weight: WeightTensor, adapter: tuple[torch.Tensor, torch.Tensor]
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Row chunks of W + up @ down, in float32."""
+    down, up = (side.float().numpy() for side in adapter)
+    if (up.shape[0], down.shape[1]) != weight.shape:
+        got = [up.shape[0], down.shape[1]]
+        raise ValueError(f"adapter of {name!r}: needs shape {list(weight.shape)}, got {got}")
+    for start, stop in weight.chunks():
+        yield start, weight.to_float(start, stop) + up[start:stop] @ down
+
+
+def build_heads(
+    model: _C.Model, checkpoint: HeadsCheckpoint, source: ModelSource, dtype: str
+) -> _C.Heads:
+    """Packs heads for `model`; dtype "auto" keeps the checkpoint's own precision.
+
+    Heads that score a draft vocabulary without lm heads of their own get the base's rows for it.
+    """
+    from .. import _C
+
+    kept = str(checkpoint.blocks[0][0].weight.dtype).removeprefix("torch.")
+    block_format = kept if dtype == "auto" else dtype
+    base_rows = _draft_rows(checkpoint, source)
+    builder = _C.HeadsBuilder(
+        model,
+        checkpoint.num_heads,
+        checkpoint.num_layers,
+        checkpoint.kind,
+        _lm_head_kind(checkpoint, base_rows),
+        block_format,
+        "int8" if dtype == "int4" else block_format,
+        None if checkpoint.token_map is None else checkpoint.token_map.numpy(),
+    )
+    for name, tensor in _head_tensors(checkpoint):
+        if tensor.ndim == 1:
+            builder.set_vector(name, tensor)
+        else:
+            builder.set_rows(name, 0, "float32", tensor)
+    if base_rows is not None:
+        for start, stop in base_rows.chunks():
+            rows = np.ascontiguousarray(base_rows.rows(start, stop))
+            builder.set_rows("lm_head", start, _SOURCE_TYPES[base_rows.dtype], rows)
+    return builder.finish()
+
+
+def _lm_head_kind(checkpoint: HeadsCheckpoint, base_rows: WeightTensor | None) -> str:
+    if base_rows is not None:
+        return "shared"
+    if checkpoint.lm_heads is None:
+        return "base"
+    return "shared" if len(checkpoint.lm_heads) == 1 < checkpoint.num_heads else "own"
+
+
+def _head_tensors(
+    checkpoint: HeadsCheckpoint,
+) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """Float32 tensors under the native names: a missing bias as zeros, the weights of the root
+    token's embedding beside those of the hidden state, one lm_head of one head as its own."""
+    roots = checkpoint.root_weights
+    for name, tensor in checkpoint.tensors():
+        values = np.ascontiguousarray(tensor.float().numpy())
+        head, _, field = name.partition(".")
+        if field == "root":
+            continue
+        if field == "0.weight" and roots is not None:
+            values = np.concatenate([values, roots[int(head)].float().numpy()], axis=1)
+        if name == "lm_head" and checkpoint.num_heads == 1:
+            name = "0.lm_head"
+        yield name, values
+    for k, blocks in enumerate(checkpoint.blocks):
+        for layer, block in enumerate(blocks):
+            if block.bias is None:
+                yield f"{k}.{layer}.bias", np.zeros(checkpoint.hidden_size, np.float32)
+
+
+def _draft_rows(checkpoint: HeadsCheckpoint, source: ModelSource) -> WeightTensor | None:
+    """The base's lm_head rows of a draft vocabulary, where the heads bring none themselves."""
+    if checkpoint.lm_heads is not None or checkpoint.token_map is None:
+        return None
+    wanted = "embed" if source.config.tie_word_embeddings else "lm_head"
+    stored = next(item.stored for item in check_weights(source) if item.canonical == wanted)
+    order = checkpoint.token_map.numpy().astype(np.int64)
+    weight = source.tensors[stored]
+    return replace(weight, shape=(len(order), weight.shape[1]), row_order=order)

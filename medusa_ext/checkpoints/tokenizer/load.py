@@ -1,0 +1,81 @@
+"""The tokenizer of an opened model, through transformers; a GGUF file's is converted once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checks import failure
+from ..files.gguf import GgufFile
+from ..names import cache_dir
+from ..source import ModelSource
+from .gguf import CONVERSION, convert_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """The model's tokenizer with its chat template.
+
+    From the model's directory, or from a GGUF file's metadata: converted, checked token for token
+    against the file's own list, and kept in the user cache.
+
+    Raises ValueError naming the file if there is none or it does not fit the model.
+    """
+    tokenizer: PreTrainedTokenizerBase = (
+        _from_directory(source.path) if source.gguf is None else _from_gguf(source.gguf)
+    )
+    if len(tokenizer) > source.config.vocab_size:
+        need = f"at most the model's vocabulary of {source.config.vocab_size}"
+        raise failure(source.path, "tokenizer size", need, len(tokenizer))
+    return tokenizer
+
+
+def _from_directory(directory: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds, from several libraries
+        reason = (str(error).strip().splitlines() or [""])[0][:300]
+        raise ValueError(
+            f"{directory}: needs tokenizer files that transformers can read, got "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _from_gguf(file: GgufFile) -> Any:
+    from transformers import PreTrainedTokenizerFast, __version__
+
+    digest = hashlib.sha256(f"{CONVERSION} {__version__}".encode())
+    digest.update(file.metadata_bytes())
+    cached = cache_dir() / "tokenizers" / digest.hexdigest()[:32]
+    if cached.is_dir():
+        # A damaged cache entry is made anew below.
+        with contextlib.suppress(Exception):
+            return PreTrainedTokenizerFast.from_pretrained(cached)
+        shutil.rmtree(cached, ignore_errors=True)
+    tokenizer = convert_tokenizer(file)
+    # Without a writable cache the conversion is repeated at the next load.
+    with contextlib.suppress(OSError):
+        _keep(tokenizer, cached)
+    return tokenizer
+
+
+def _keep(tokenizer: Any, target: Path) -> None:
+    """Saves a converted tokenizer; two processes may do so at once, either's files will do."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=".convert-"))
+    try:
+        tokenizer.save_pretrained(folder)
+        os.replace(folder, target)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not target.is_dir():
+            raise

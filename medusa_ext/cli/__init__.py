@@ -1,0 +1,1 @@
+"""The `medusa-ext` program: its commands, one module each."""

@@ -1,0 +1,172 @@
+"""`medusa-ext distill`: makes training data from a model's own answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.names import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from ..checkpoints import ModelSource
+    from ..training.data.backend import Backend
+    from ..training.data.distill import DistillSettings
+
+
+def register(subparsers: Any) -> None:
+    """Adds the command's parser."""
+    parser = subparsers.add_parser(
+        "distill",
+        help="make training data: the model's own answers and hidden states",
+        description="Answers prompts with the model itself and keeps the answers with the hidden "
+        "states that decided them. Prompts come from JSONL files (plain, messages or ShareGPT) or, "
+        "without any, from built-in templates and from the model itself. A directory that holds "
+        "part of a run is continued.",
+    )
+    parser.add_argument("out", type=Path, help="the data directory")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="answer tokens to make")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a name, directory or .gguf file")
+    parser.add_argument("--prompts", type=Path, nargs="*", default=[], help="JSONL files")
+    parser.add_argument("--max-broken", type=int, default=20, help="broken lines to put up with")
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="JSONL files of held-out prompts; prompts that share eight words in a row with them "
+        "(or with HumanEval) are dropped",
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=224, help="tokens per answer")
+    parser.add_argument("--max-prompt-tokens", type=int, default=240)
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument(
+        "--temperature-share", type=float, default=0.25, help="prompts not answered greedily"
+    )
+    parser.add_argument(
+        "--self-share", type=float, default=0.25, help="prompts that the model writes itself"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=64, help="sequences at a time")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: one per core)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--backend",
+        default="native",
+        choices=("native", "torch"),
+        help="native: this package's decoder; torch: matrix products through torch",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="int8",
+        choices=("auto", "float32", "bfloat16", "float16", "int8", "int4"),
+        help="format of the weights; the torch backend takes float32 or bfloat16",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes the data, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    from ..checkpoints import open_source
+    from ..checkpoints.names import resolve_model
+    from ..checkpoints.tokenizer.load import load_tokenizer
+    from ..training.data.distill import Distiller, open_run
+    from ..training.data.prompts import read_exclusion, read_prompts
+
+    settings = _settings(args)
+    prompts = [p for path in args.prompts for p in read_prompts(path, args.max_broken)]
+    source = open_source(resolve_model(args.model))
+    backend = _backend(args, source, settings)
+    manifest = open_run(args.out, _manifest(args, source, settings), settings)
+    distiller = Distiller(
+        args.out,
+        manifest,
+        settings,
+        backend,
+        load_tokenizer(source),
+        read_exclusion(args.exclude),
+        prompts,
+    )
+    quiet = not sys.stderr.isatty()
+    with tqdm(total=args.tokens, initial=manifest.tokens, unit="tok", disable=quiet) as bar:
+
+        def progress(done: int) -> None:
+            bar.update(done - bar.n)
+
+        finished = distiller.run(args.tokens, progress)
+    print(
+        f"{finished.tokens} answer tokens of {finished.conversations} conversations in {args.out} "
+        f"({finished.seconds:.0f} s)"
+    )
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> DistillSettings:
+    from ..training.data.distill import DistillSettings
+
+    for name, low in (("tokens", 1), ("batch", 1), ("max_new_tokens", 4), ("max_prompt_tokens", 8)):
+        if getattr(args, name) < low:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option}: needs at least {low}, got {getattr(args, name)}")
+    for name in ("temperature_share", "self_share"):
+        if not 0 <= getattr(args, name) <= 1:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option}: needs a share in [0, 1], got {getattr(args, name)}")
+    return DistillSettings(
+        seed=args.seed,
+        max_new_tokens=args.max_new_tokens,
+        max_prompt_tokens=args.max_prompt_tokens,
+        self_share=args.self_share,
+        temperature=args.temperature,
+        temperature_share=args.temperature_share,
+    )
+
+
+def _manifest(args: argparse.Namespace, source: ModelSource, settings: DistillSettings) -> Any:
+    from ..checkpoints import base_fingerprint
+    from ..training.data.shards import Manifest
+
+    made_with = {"backend": args.backend, "dtype": args.dtype}
+    made_with["prompts"] = ", ".join(path.name for path in args.prompts)
+    return Manifest(
+        model=str(args.model),
+        fingerprint=base_fingerprint(source),
+        hidden_size=source.config.hidden_size,
+        vocab_size=source.config.vocab_size,
+        eos_ids=list(source.config.eos_ids),
+        settings=asdict(settings) | made_with,
+    )
+
+
+def _backend(args: argparse.Namespace, source: ModelSource, settings: DistillSettings) -> Backend:
+    length = settings.max_prompt_tokens + settings.max_new_tokens + 1
+    if length > source.config.max_position_embeddings:
+        raise ValueError(
+            f"--max-prompt-tokens and --max-new-tokens: need to fit into the model's context of "
+            f"{source.config.max_position_embeddings} tokens, got {length}"
+        )
+    if args.backend == "torch":
+        import torch
+
+        from ..training.decoder import TorchBackend
+        from ..training.torch_weights import TorchWeights
+
+        if args.threads is not None:
+            torch.set_num_threads(args.threads)
+        if args.dtype not in ("float32", "bfloat16"):
+            need = "float32 or bfloat16 with --backend torch"
+            raise ValueError(f"--dtype: needs {need}, got {args.dtype}")
+        weights = TorchWeights(source, getattr(torch, args.dtype), args.device)
+        return TorchBackend(weights, args.batch, length)
+    from .. import _C
+    from ..checkpoints.packing import build_model, choose_formats
+    from ..training.data.native_backend import NativeBackend
+
+    if args.threads is not None:
+        _C.set_num_threads(args.threads)
+    model = build_model(source, choose_formats(source, args.dtype), args.device)
+    return NativeBackend(model, args.batch, length, source.config.hidden_size)

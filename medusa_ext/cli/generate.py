@@ -1,0 +1,72 @@
+"""`medusa-ext generate`: continues one prompt."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from .options import add_decoding_options, add_model_options, decoding_options, load_model
+
+
+def register(subparsers: Any) -> None:
+    """Adds the command's parser."""
+    parser = subparsers.add_parser(
+        "generate",
+        help="continue a prompt",
+        description="Continues a prompt, given as an argument or on standard input.",
+    )
+    parser.add_argument("prompt", nargs="?", help="the text; standard input if it is left out")
+    parser.add_argument("--chat", action="store_true", help="the prompt is a user's chat message")
+    parser.add_argument("--system", help="with --chat: the system message")
+    parser.add_argument("--stream", action="store_true", help="print the text as it is made")
+    parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
+    parser.add_argument(
+        "--logprobs", type=int, default=0, metavar="N", help="with --json: the N likeliest tokens"
+    )
+    parser.add_argument("--stats", action="store_true", help="a line of figures on standard error")
+    add_decoding_options(parser)
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the continuation."""
+    from ..api import generate, stream
+
+    if args.stream and args.json:
+        raise ValueError("--stream: needs to stand without --json, got both")
+    if args.system is not None and not args.chat:
+        raise ValueError("--system: needs --chat, got none")
+    options = decoding_options(args)
+    text = sys.stdin.read() if args.prompt is None else args.prompt
+    prompt: Any = text
+    if args.chat:
+        system = [] if args.system is None else [{"role": "system", "content": args.system}]
+        prompt = [*system, {"role": "user", "content": text}]
+    model = load_model(args)
+    if args.stream:
+        with stream(model, prompt, logprobs=args.logprobs, **options) as pieces:
+            for piece in pieces:
+                print(piece, end="", flush=True)
+            result = pieces.result
+        print()
+    else:
+        result = generate(model, prompt, logprobs=args.logprobs, **options)
+        print(json.dumps(result.to_json(), ensure_ascii=False) if args.json else result.text)
+    if args.stats:
+        print(summary(result), file=sys.stderr)
+    return 0
+
+
+def summary(result: Any) -> str:
+    """One line on how a result was decoded."""
+    stats = result.stats
+    parts = [
+        f"{len(result.tokens)} tokens ({result.finish_reason})",
+        f"{stats.tokens_per_second:.1f} tokens/s",
+        f"{stats.tokens_per_step:.2f} tokens/step",
+        f"draft {stats.draft}",
+    ]
+    return ", ".join(parts) + (f"; {stats.note}" if stats.note else "")

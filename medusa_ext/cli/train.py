@@ -1,0 +1,97 @@
+"""`medusa-ext train`: trains Medusa heads on distilled data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..training.heads.settings import TrainSettings
+
+_PRESETS = ("root", "medusa-1", "reference")
+
+
+def register(subparsers: Any) -> None:
+    """Adds the command's parser."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train Medusa heads on data made by distill",
+        description="Trains heads on stored hidden states; the base stays as it is. Under torchrun "
+        "several processes share each batch. A directory that holds a checkpoint of the same run "
+        "is continued.",
+    )
+    parser.add_argument("data", type=Path, help="a directory made by distill")
+    parser.add_argument("out", type=Path, help="directory for heads, checkpoint and metrics")
+    parser.add_argument("--preset", default="root", choices=_PRESETS)
+    parser.add_argument("--model", help="the base (default: the one that the data were made with)")
+    parser.add_argument("--kind", choices=("medusa", "root"))
+    parser.add_argument("--num-heads", type=int)
+    parser.add_argument("--num-layers", type=int, help="ResBlocks per head")
+    parser.add_argument("--epochs", type=float)
+    parser.add_argument("--batch", type=int, help="rows per step, over all processes")
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--warmup", type=float, help="share of the steps")
+    parser.add_argument("--weight-decay", type=float)
+    parser.add_argument("--dropout", type=float)
+    parser.add_argument("--clip", type=float, help="largest gradient norm")
+    parser.add_argument("--head-weight", type=float, help="head k's loss counts this ** k")
+    parser.add_argument("--vocabulary", type=int, help="draft tokens (0: the whole vocabulary)")
+    parser.add_argument("--own-lm-head", action="store_true", default=None)
+    parser.add_argument("--targets", choices=("hard", "soft"))
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--max-tokens", type=int, help="use only the first of the data")
+    parser.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
+    parser.add_argument("--evaluate-every", type=int, default=0, metavar="STEPS", help="0: at end")
+    parser.add_argument(
+        "--storage", default="int8", choices=("float32", "bfloat16", "float16", "int8")
+    )
+    parser.add_argument("--no-plots", action="store_true")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, saves the heads and prints the last evaluation."""
+    import torch
+
+    from ..training.heads.runs import RunOptions, train
+    from ..training.processes import Processes
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    options = RunOptions(
+        data=args.data,
+        out=args.out,
+        model=args.model,
+        max_tokens=args.max_tokens,
+        checkpoint_every=args.checkpoint_every,
+        evaluate_every=args.evaluate_every,
+        storage=args.storage,
+        plots=not args.no_plots,
+        progress=sys.stderr.isatty(),
+    )
+    processes = Processes()
+    try:
+        facts = train(_settings(args), options, processes)
+    finally:
+        processes.leave()
+    if processes.first:
+        print(json.dumps(facts))
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> TrainSettings:
+    from dataclasses import fields, replace
+
+    from ..training.heads.settings import TrainSettings, preset
+
+    names = [field.name for field in fields(TrainSettings)]
+    changes = {name: getattr(args, name) for name in names if name != "vocabulary"}
+    settings = preset(args.preset, **changes)
+    if args.vocabulary is not None:
+        settings = replace(settings, vocabulary=args.vocabulary or None)
+    return settings

@@ -1,0 +1,219 @@
+"""What a step costs on this machine, by its rows: measured once and kept in the user cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ..checkpoints.names import atomic_file, cache_dir
+from .trees import Tree
+
+if TYPE_CHECKING:
+    from .. import _C
+
+_ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+_CONTEXT: Final = 96
+_ROUNDS: Final = 10
+_SECONDS_WANTED: Final = 1.5
+# No tree can pay whose step takes this many plain steps: acceptance hardly ever gets there.
+_HOPELESS: Final = 6.0
+_VERSION: Final = 3
+
+
+@dataclass
+class CostCurve:
+    """Seconds of a step by its rows, on one machine for one model.
+
+    `rows` increases; `heads` is what one evaluation of the heads adds (0 without heads).
+    """
+
+    rows: list[int]
+    seconds: list[float]
+    heads: float = 0.0
+
+    def step(self, num_rows: int) -> float:
+        """Seconds of a step of `num_rows` rows: interpolated, and extended in proportion."""
+        i = bisect_left(self.rows, num_rows)
+        if i == len(self.rows):
+            return self.seconds[-1] * num_rows / self.rows[-1]
+        if self.rows[i] == num_rows or i == 0:
+            return self.seconds[i]
+        share = (num_rows - self.rows[i - 1]) / (self.rows[i] - self.rows[i - 1])
+        return self.seconds[i - 1] + share * (self.seconds[i] - self.seconds[i - 1])
+
+
+class LiveCosts:
+    """A cost curve corrected by the steps that run. Sessions of a model share one.
+
+    A size that has run counts with its own recent time. Any other takes the curve's, scaled like
+    the nearest size that has run: so a curve measured while the machine was busy is soon corrected.
+    Batches of different sizes (up to a factor of two) are kept apart: the same rows cost more when
+    they are of more sequences.
+    """
+
+    def __init__(self, curve: CostCurve) -> None:
+        self.curve = curve
+        self._seen: dict[int, dict[int, float]] = {}
+        self._heads = {1: curve.heads}
+
+    def has_seen(self, num_rows: int, batch: int = 1) -> bool:
+        """Whether a step of so many rows has run."""
+        return num_rows in self._seen.get(batch.bit_length(), {})
+
+    def step(self, num_rows: int, batch: int = 1) -> float:
+        """Seconds of a step of `num_rows` rows of `batch` sequences."""
+        seen = self._seen.get(batch.bit_length())
+        if not seen:
+            return self.curve.step(num_rows)
+        if num_rows in seen:
+            return seen[num_rows]
+        near = min(seen, key=lambda rows: max(rows / num_rows, num_rows / rows))
+        return self.curve.step(num_rows) * seen[near] / self.curve.step(near)
+
+    def observe(self, num_rows: int, seconds: float, batch: int = 1) -> None:
+        """Takes in a measured step.
+
+        A step cannot be too fast by accident, so the first one that is faster than expected is
+        believed; one that was interrupted counts as at most twice too long.
+        """
+        expected = self.step(num_rows, batch)
+        seen = self._seen.setdefault(batch.bit_length(), {})
+        rate = 0.2 if num_rows in seen else 1.0 if seconds < expected else 0.5
+        seen[num_rows] = expected + rate * (min(seconds, 2.0 * expected) - expected)
+
+    def heads(self, batch: int) -> float:
+        """Seconds of one evaluation of the heads for so many sequences."""
+        return self._heads[min(self._heads, key=lambda b: max(b / batch, batch / b))]
+
+    def observe_heads(self, batch: int, seconds: float) -> None:
+        """Takes in the time that the heads took.
+
+        The curve knows one sequence: many may truly take several times as long.
+        """
+        expected = self.heads(batch)
+        if batch not in self._heads:
+            self._heads[batch] = min(seconds, 4.0 * expected)
+        else:
+            rate = 0.5 if seconds < expected else 0.1
+            self._heads[batch] = expected + rate * (min(seconds, 2.0 * expected) - expected)
+
+
+def measure(
+    session: _C.Session,
+    vocab_size: int,
+    heads: _C.Heads | None = None,
+    progress: Callable[[Sequence[int]], Sequence[int]] | None = None,
+) -> CostCurve:
+    """Measures the cost curve with a session of one sequence, whose text is lost.
+
+    Each size counts with its fastest of several rounds over all sizes: other work on the machine
+    only ever makes a step slower. Takes about two seconds; sizes that could never pay are left out.
+    """
+    tokens = np.random.default_rng(0).integers(0, vocab_size, _CONTEXT, dtype=np.int32)
+    session.truncate(0, 0)
+    session.set_active([0])
+    session.set_sampling()
+    session.prefill(0, tokens)
+    limit = min(session.max_nodes, session.max_length - _CONTEXT)
+    sizes = [size for size in _ROWS if size <= limit]
+    _time_verify(session, 1)
+    deadline = perf_counter() + _SECONDS_WANTED
+    fastest: dict[int, float] = {}
+    for size in progress(sizes) if progress else sizes:
+        fastest[size] = _time_verify(session, size)
+        if fastest[size] > _HOPELESS * fastest[1]:
+            break
+    for _ in range(_ROUNDS):
+        for size, seconds in fastest.items():
+            fastest[size] = min(seconds, _time_verify(session, size))
+        if perf_counter() > deadline:
+            break
+    curve = CostCurve(list(fastest), rising(list(fastest.values())))
+    if heads is not None:
+        curve.heads = min(_time_heads(session, heads) for _ in range(_ROUNDS))
+    session.truncate(0, 0)
+    return curve
+
+
+def rising(seconds: Sequence[float]) -> list[float]:
+    """The largest sequence below `seconds` that never falls: a larger tree is never cheaper, so
+    what is above a later value was disturbed."""
+    return list(accumulate(reversed(seconds), min))[::-1]
+
+
+def _time_verify(session: _C.Session, num_nodes: int) -> float:
+    """Seconds of a step with a chain of random tokens; the text stays as it was.
+
+    Compaction is part of it, since that is where a device is waited for.
+    """
+    root, length = session.roots[0], session.lengths[0]
+    tokens = np.arange(num_nodes, dtype=np.int32) + 1
+    tokens[0] = root
+    parents = np.arange(num_nodes, dtype=np.int32) - 1
+    session.begin_step()
+    session.set_tree(0, tokens, parents)
+    start = perf_counter()
+    session.verify()
+    session.accept()
+    session.compact()
+    seconds = perf_counter() - start
+    session.truncate(0, length, root)
+    return seconds
+
+
+def _time_heads(session: _C.Session, heads: _C.Heads) -> float:
+    tree = Tree([[0]]).native
+    session.begin_step()
+    start = perf_counter()
+    session.draft_heads(heads, tree)
+    return perf_counter() - start
+
+
+def cache_path(key: Sequence[str]) -> Path:
+    """Where the user cache keeps the curve for (model, formats, threads, instruction set, ...)."""
+    facts = [str(_VERSION), platform.node(), platform.machine(), _processor(), *key]
+    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
+    return cache_dir() / "costs" / f"{digest}.json"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), "")
+
+
+def load_curve(path: Path) -> CostCurve | None:
+    """The curve kept there; None where there is none that can be used."""
+    try:
+        values = json.loads(path.read_text())
+        curve = CostCurve(
+            [int(rows) for rows in values["rows"]],
+            [float(seconds) for seconds in values["seconds"]],
+            float(values["heads"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    fits = len(curve.rows) == len(curve.seconds) and curve.rows[:1] == [1]
+    return curve if fits and min(curve.seconds) > 0 else None
+
+
+def save_curve(path: Path, curve: CostCurve) -> None:
+    """Keeps a curve; a cache that cannot be written is no error."""
+    values = {"rows": curve.rows, "seconds": curve.seconds, "heads": curve.heads}
+    try:
+        with atomic_file(path) as file:
+            file.write(json.dumps(values).encode())
+    except OSError:
+        return

@@ -1,0 +1,97 @@
+"""A session: the caches and texts of a batch of sequences, kept between generations."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..text.prompts import EncodedPrompt
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+class Session:
+    """Sequences that can be continued. One thread at a time; another's use raises RuntimeError.
+
+    Made by `Model.session`. A sequence's text is what its cache holds, and one last token, decided
+    but not fed yet: the next generation feeds it first.
+    """
+
+    def __init__(self, model: Model, batch: int, max_length: int, max_nodes: int) -> None:
+        from .. import _C
+
+        self.model = model
+        self.batch = batch
+        self.max_length = max_length
+        self.max_nodes = max_nodes
+        self.native = _C.Session(model.native, batch, max_length, max_nodes, model.kv_dtype)
+        self._lock = threading.Lock()
+
+    def tokens(self, b: int = 0) -> list[int]:
+        """All tokens of a sequence so far, prompts included."""
+        root = self.native.roots[b]
+        return [*map(int, self.native.text(b)), *([root] if root >= 0 else [])]
+
+    def reset(self) -> None:
+        """Forgets all text."""
+        with self.exclusive():
+            for b in range(self.batch):
+                self.native.truncate(b, 0)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Holds the session; RuntimeError if a generation, stream or thread holds it already."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                "session: needs to be free, but another generation (or a stream that has not been "
+                "read to its end or closed) is using it"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def feed(self, b: int, prompt: EncodedPrompt) -> tuple[int, int, int]:
+        """Prefills sequence b; returns (first new token, prompt tokens, of these reused).
+
+        A whole conversation keeps the longest common prefix with what the cache holds. Anything
+        else is appended, after the token that has not been fed yet.
+
+        Raises ValueError if the text does not fit into the cache.
+        """
+        native = self.native
+        length, root = native.lengths[b], native.roots[b]
+        tokens = prompt.tokens
+        reused = 0
+        if prompt.whole:
+            reused = common_prefix(native.text(b), tokens[:-1])
+            self._check_room(0, len(tokens))
+            native.truncate(b, reused)
+            fed = tokens[reused:]
+        else:
+            fed = (root, *tokens) if root >= 0 else tokens
+            if not fed:
+                raise ValueError("prompt: needs at least one token in a new session, got none")
+            self._check_room(length, len(fed))
+        first = native.prefill(b, np.asarray(fed, dtype=np.int32))
+        return first, len(tokens), reused
+
+    def _check_room(self, length: int, num_tokens: int) -> None:
+        if length + num_tokens > self.max_length:
+            raise ValueError(
+                f"prompt: needs to fit into the cache's max_length of {self.max_length} tokens, "
+                f"got {num_tokens} tokens after {length}"
+            )
+
+
+def common_prefix(cached: Sequence[int] | npt.NDArray[np.int32], tokens: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    length = min(len(cached), len(tokens))
+    differs = np.asarray(cached[:length]) != np.asarray(tokens[:length])
+    return int(differs.argmax()) if differs.any() else length

@@ -1,0 +1,1 @@
+"""Training data: prompts, and the base model's own answers to them."""

@@ -1,0 +1,60 @@
+"""Batched answering through the native session: one-node trees, slots refilled one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...engine.session import common_prefix
+from .backend import Emission, Int32Array
+
+if TYPE_CHECKING:
+    from ... import _C
+
+
+class NativeBackend:
+    """Slots of one native session; see backend.Backend for the interface."""
+
+    def __init__(self, model: _C.Model, batch: int, max_length: int, hidden_size: int) -> None:
+        """Raises MemoryError naming the size if the cache does not fit."""
+        from ... import _C
+
+        self.batch = batch
+        self.max_length = max_length
+        self.hidden_size = hidden_size
+        # At this batch size the cache is read as much as the weights are: 16 bits halve that.
+        self._session = _C.Session(model, batch, max_length, 1, "bfloat16")
+        self._temperature = 0.0
+        self._seeds = [0] * batch
+
+    def set_temperature(self, temperature: float) -> None:
+        """How tokens are drawn from now on; 0 is greedy."""
+        self._temperature = temperature
+        self._session.set_sampling(temperature=temperature, seeds=self._seeds)
+
+    def start(
+        self, slots: Sequence[int], prompts: Sequence[Int32Array], seeds: Sequence[int]
+    ) -> list[Emission]:
+        """Prefills prompts into free slots."""
+        for slot, seed in zip(slots, seeds, strict=True):
+            self._seeds[slot] = seed
+        if self._temperature > 0:
+            self._session.set_sampling(temperature=self._temperature, seeds=self._seeds)
+        started = []
+        for slot, prompt in zip(slots, prompts, strict=True):
+            # Chats begin alike: what the slot's last prompt shares is still in the cache.
+            shared = common_prefix(self._session.text(slot), prompt[:-1].tolist())
+            self._session.truncate(slot, shared)
+            token = self._session.prefill(slot, prompt[shared:], keep_hidden=True)
+            started.append(Emission(token, self._session.prefill_hidden()[-1].copy()))
+        return started
+
+    def step(self, slots: Sequence[int]) -> list[Emission]:
+        """One token further in each of `slots`."""
+        session = self._session
+        session.set_active(list(slots))
+        session.begin_step()
+        session.verify()
+        session.accept()
+        session.compact()
+        return [Emission(session.emitted(b)[0], session.path_hidden(b)[0].copy()) for b in slots]

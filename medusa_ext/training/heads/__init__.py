@@ -1,0 +1,1 @@
+"""Training of heads: the modules, the trainer, its files."""
