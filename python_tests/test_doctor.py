@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import medusa_ext
-from medusa_ext.cli import report as doctor
+from medusa_ext.cli import report
 
 
 def run_doctor(cache: Path, **environment: str) -> tuple[int, dict[str, str]]:
@@ -21,7 +21,7 @@ def run_doctor(cache: Path, **environment: str) -> tuple[int, dict[str, str]]:
         [
             sys.executable,
             "-c",
-            "import sys; from medusa_ext import doctor; sys.exit(doctor.main())",
+            "import sys; from medusa_ext.cli import report; sys.exit(report.main())",
         ],
         env={
             **os.environ,
@@ -48,7 +48,7 @@ def native() -> object:
 
 
 def test_reports_the_loaded_extension(native: object) -> None:
-    text = doctor.report()
+    text = report.report()
     facts = {line.split("  ")[0]: line for line in text.splitlines()}
     assert torch.__version__ in facts["torch"]
     assert platform.python_version() in facts["python"]

@@ -91,7 +91,7 @@ def test_reading_all_weights_takes_no_memory_to_speak_of() -> None:
     """Raw rows and float32 chunks of the whole model in turn: the anonymous memory of a process
     of its own grows by less than a fifth of the packed weights (its peak, not its end)."""
     code = """
-from medusa_ext.loading import iter_weights, open_source, resolve_model
+from medusa_ext.checkpoints import iter_weights, open_source, resolve_model
 def anonymous():
     with open('/proc/self/status') as status:
         return next(int(line.split()[1]) for line in status if line.startswith('RssAnon'))
@@ -215,7 +215,7 @@ def test_tokenizer_of_a_directory(source: ModelSource, tmp_path: Path) -> None:
 
 def test_importing_loading_is_cheap() -> None:
     code = (
-        "import sys, medusa_ext.loading\n"
+        "import sys, medusa_ext.checkpoints\n"
         "heavy = {'torch', 'transformers', 'huggingface_hub', 'gguf', 'safetensors', 'tqdm'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

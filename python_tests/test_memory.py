@@ -18,7 +18,7 @@ PROGRAM = """
 import json, sys, threading, time
 import gguf, torch
 import medusa_ext
-from medusa_ext.loading import load_tokenizer, open_source, resolve_model
+from medusa_ext.checkpoints import load_tokenizer, open_source, resolve_model
 
 def anonymous():
     with open("/proc/self/status") as file:

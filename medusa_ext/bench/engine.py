@@ -140,7 +140,7 @@ def measure_attention(setting: Setting) -> Iterator[Row]:
 _MEMORY_PROGRAM: Final = """
 import json, sys, threading, time
 import gguf, numpy, torch, transformers
-import medusa_ext, medusa_ext.loading.tokenizer
+import medusa_ext, medusa_ext.checkpoints.tokenizer.load
 from medusa_ext import _C
 from transformers import PreTrainedTokenizerFast
 
