@@ -1,8 +1,9 @@
 // One block of keys against a tile of query vectors: the arithmetic of attention.
 //
-// Every sum has one order, whatever rows are computed together: a score is a chain of fused
-// multiply-adds over ascending d, an output a chain over ascending positions, and the lane of a key
-// in the sum of its block's weights is its position modulo the block.
+// Every sum has one order, whatever rows are computed together: a score is the sum,
+// span by span, of chains of fused multiply-adds over ascending d, an output a chain over ascending
+// positions, and the lane of a key in the sum of its block's weights is its position modulo the
+// block.
 #pragma once
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
@@ -20,6 +21,8 @@ struct HeadRows {
 
   const T* row(int64_t i) const { return rows + i * stride; }
   Vec scale(int64_t i) const { return broadcast(scales[i]); }
+  /// Without the first `d` components of every row.
+  HeadRows from(int d) const { return {rows + d, stride, scales}; }
 };
 
 constexpr bool kHasScales(const int8_t*) { return true; }
@@ -127,23 +130,37 @@ void load_values(const HeadRows<T>& values, int64_t first, int count, int head_s
   }
 }
 
+/// Long dot products are summed by spans of so many terms, one after another: a single chain of 256
+/// would lose twice the accuracy of an ordinary matrix product.
+constexpr int kDotSpan = 128;
+
+/// A span's sums join those of the spans before it.
+inline void store_score(Vec sum, int first, float* out) {
+  store(first == 0 ? sum : load(out) + sum, out);
+}
+
 template <int kRows, int kVecs>
 inline void scores_tile(const float* q, int head_size, const float* keys, float* out,
                         int64_t out_stride) {
-  Vec sums[kRows][kVecs];
-  for (auto& row : sums) {
-    for (Vec& sum : row) sum = zero();
-  }
-  for (int d = 0; d < head_size; ++d) {
-    Vec k[kVecs];
-    for (int n = 0; n < kVecs; ++n) k[n] = load(keys + int64_t{d} * kBlock + n * Vec::kSize);
-    for (int m = 0; m < kRows; ++m) {
-      const Vec x = broadcast(q[int64_t{m} * head_size + d]);
-      for (int n = 0; n < kVecs; ++n) sums[m][n] = fma(x, k[n], sums[m][n]);
+  for (int first = 0; first < head_size; first += kDotSpan) {
+    const int end = std::min(first + kDotSpan, head_size);
+    Vec sums[kRows][kVecs];
+    for (auto& row : sums) {
+      for (Vec& sum : row) sum = zero();
     }
-  }
-  for (int m = 0; m < kRows; ++m) {
-    for (int n = 0; n < kVecs; ++n) store(sums[m][n], out + m * out_stride + n * Vec::kSize);
+    for (int d = first; d < end; ++d) {
+      Vec k[kVecs];
+      for (int n = 0; n < kVecs; ++n) k[n] = load(keys + int64_t{d} * kBlock + n * Vec::kSize);
+      for (int m = 0; m < kRows; ++m) {
+        const Vec x = broadcast(q[int64_t{m} * head_size + d]);
+        for (int n = 0; n < kVecs; ++n) sums[m][n] = fma(x, k[n], sums[m][n]);
+      }
+    }
+    for (int m = 0; m < kRows; ++m) {
+      for (int n = 0; n < kVecs; ++n) {
+        store_score(sums[m][n], first, out + m * out_stride + n * Vec::kSize);
+      }
+    }
   }
 }
 
@@ -188,21 +205,24 @@ inline void scores_in_place_sized(const float* q, int num_rows, int head_size,
   }
   constexpr int kGroups = 2;  // chains of multiply-adds enough to hide their latency
   for (int group = 0; group < count; group += kGroups * Vec::kSize) {
-    Vec sums[kRows][kGroups];
-    for (auto& row : sums) {
-      for (Vec& sum : row) sum = zero();
-    }
-    visit_columns<kGroups>(keys, first + group, count - group, head_size,
-                           [&](int d, const Vec* columns) {
-                             for (int m = 0; m < kRows; ++m) {
-                               const Vec x = broadcast(q[int64_t{m} * head_size + d]);
-                               for (int g = 0; g < kGroups; ++g)
-                                 sums[m][g] = fma(x, columns[g], sums[m][g]);
-                             }
-                           });
-    for (int m = 0; m < kRows; ++m) {
-      for (int g = 0; g < kGroups; ++g)
-        store(sums[m][g], out + m * kBlock + group + g * Vec::kSize);
+    for (int begin = 0; begin < head_size; begin += kDotSpan) {
+      Vec sums[kRows][kGroups];
+      for (auto& row : sums) {
+        for (Vec& sum : row) sum = zero();
+      }
+      visit_columns<kGroups>(keys.from(begin), first + group, count - group,
+                             std::min(head_size - begin, kDotSpan), [&](int d, const Vec* columns) {
+                               for (int m = 0; m < kRows; ++m) {
+                                 const Vec x = broadcast(q[int64_t{m} * head_size + begin + d]);
+                                 for (int g = 0; g < kGroups; ++g)
+                                   sums[m][g] = fma(x, columns[g], sums[m][g]);
+                               }
+                             });
+      for (int m = 0; m < kRows; ++m) {
+        for (int g = 0; g < kGroups; ++g) {
+          store_score(sums[m][g], begin, out + m * kBlock + group + g * Vec::kSize);
+        }
+      }
     }
   }
 }
