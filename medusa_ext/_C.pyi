@@ -48,7 +48,7 @@ class TokenTree:
     def paths(self) -> list[list[int]]: ...
 
 class ModelBuilder:
-    """Packs weights tensor by tensor, under the canonical names of medusa_ext.checkpoints.weights."""
+    """Packs weights tensor by tensor, under the canonical names of `checkpoints.weights`."""
 
     def __init__(
         self,

@@ -55,5 +55,7 @@ def test_heads_that_guess_at_random_are_noticed(caplog: pytest.LogCaptureFixture
 
 def test_packaged_heads_need_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their fingerprint says whose they are: nothing is decoded while loading."""
-    monkeypatch.setattr("medusa_ext.heads_check.first_head_accuracy", lambda model: pytest.fail())
+    monkeypatch.setattr(
+        "medusa_ext.engine.heads_check.first_head_accuracy", lambda model: pytest.fail()
+    )
     medusa_ext.load(MODEL)

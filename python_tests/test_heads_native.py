@@ -15,12 +15,12 @@ from medusa_ext.checkpoints import (
     HeadsCheckpoint,
     ResBlock,
     base_fingerprint,
+    convert,
     load_heads,
     open_source,
     resolve_heads,
     save_heads,
 )
-from medusa_ext.checkpoints.heads import convert
 from medusa_ext.checkpoints.heads import resolve as heads_resolve
 
 HIDDEN, VOCAB = 64, 96
