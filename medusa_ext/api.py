@@ -162,6 +162,7 @@ def generate(
     Raises:
         TypeError, ValueError: an argument; the message names it, what it needs and what it got.
         RuntimeError: the session is in use.
+        Whatever a drafter of yours raises; `results` of the exception holds what was decoded.
     """
     options = Options.checked(
         max_new_tokens=max_new_tokens,
@@ -230,7 +231,17 @@ class Stream:
         with Run.open(model, prompt, options, incremental=True) as run:
             if run.is_batch:
                 raise ValueError("prompt: a stream needs a single prompt, got a list of prompts")
-            for _ in run.steps():
+            steps = run.steps()
+            while True:
+                try:
+                    next(steps)
+                except StopIteration:
+                    break
+                except Exception as error:
+                    # What was held back comes first: it had been decoded.
+                    if run.continuations and (piece := run.continuations[0].take_text()):
+                        yield piece
+                    raise error
                 if piece := run.continuations[0].take_text():
                     yield piece
             self._result = run.results()[0]

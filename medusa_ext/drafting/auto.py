@@ -164,10 +164,13 @@ class AutoDrafter:
         self._costs.observe(self._rows, seconds, len(emitted))
         for guesses, tokens in zip(self._guesses, emitted, strict=True):
             if guesses:
+                # A step that ends early emits fewer tokens than were guessed: what was not
+                # emitted says nothing.
+                compared = min(len(guesses), len(tokens))
                 hits = 0
-                while hits < len(guesses) and guesses[hits] == tokens[hits]:
+                while hits < compared and guesses[hits] == tokens[hits]:
                     hits += 1
-                self._lookup_rate.observe(hits, hits + (hits < len(guesses)))
+                self._lookup_rate.observe(hits, hits + (hits < compared))
             elif self._heads_nodes:
                 self._heads_rate.observe(len(tokens) - 1, self._expected[self._heads_nodes])
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -58,13 +59,15 @@ class LiveCosts:
     A size that has run counts with its own recent time. Any other takes the curve's, scaled like
     the nearest size that has run: so a curve measured while the machine was busy is soon corrected.
     Batches of different sizes (up to a factor of two) are kept apart: the same rows cost more when
-    they are of more sequences.
+    they are of more sequences. Any number of threads may read and observe.
     """
 
     def __init__(self, curve: CostCurve) -> None:
         self.curve = curve
-        self._seen: dict[int, dict[int, float]] = {}
-        self._heads = {1: curve.heads}
+        # Never changed in place: a reader keeps what it has found while writers take turns.
+        self._seen: Mapping[int, Mapping[int, float]] = {}
+        self._heads: Mapping[int, float] = {1: curve.heads}
+        self._writing = threading.Lock()
 
     def has_seen(self, num_rows: int, batch: int = 1) -> bool:
         """Whether a step of so many rows has run."""
@@ -86,26 +89,31 @@ class LiveCosts:
         A step cannot be too fast by accident, so the first one that is faster than expected is
         believed; one that was interrupted counts as at most twice too long.
         """
-        expected = self.step(num_rows, batch)
-        seen = self._seen.setdefault(batch.bit_length(), {})
-        rate = 0.2 if num_rows in seen else 1.0 if seconds < expected else 0.5
-        seen[num_rows] = expected + rate * (min(seconds, 2.0 * expected) - expected)
+        with self._writing:
+            expected = self.step(num_rows, batch)
+            seen = self._seen.get(batch.bit_length(), {})
+            rate = 0.2 if num_rows in seen else 1.0 if seconds < expected else 0.5
+            value = expected + rate * (min(seconds, 2.0 * expected) - expected)
+            self._seen = {**self._seen, batch.bit_length(): {**seen, num_rows: value}}
 
     def heads(self, batch: int) -> float:
         """Seconds of one evaluation of the heads for so many sequences."""
-        return self._heads[min(self._heads, key=lambda b: max(b / batch, batch / b))]
+        heads = self._heads
+        return heads[min(heads, key=lambda b: max(b / batch, batch / b))]
 
     def observe_heads(self, batch: int, seconds: float) -> None:
         """Takes in the time that the heads took.
 
         The curve knows one sequence: many may truly take several times as long.
         """
-        expected = self.heads(batch)
-        if batch not in self._heads:
-            self._heads[batch] = min(seconds, 4.0 * expected)
-        else:
-            rate = 0.5 if seconds < expected else 0.1
-            self._heads[batch] = expected + rate * (min(seconds, 2.0 * expected) - expected)
+        with self._writing:
+            expected = self.heads(batch)
+            if batch not in self._heads:
+                value = min(seconds, 4.0 * expected)
+            else:
+                rate = 0.5 if seconds < expected else 0.1
+                value = expected + rate * (min(seconds, 2.0 * expected) - expected)
+            self._heads = {**self._heads, batch: value}
 
 
 def measure(

@@ -65,6 +65,13 @@ class Continuation:
         if self._num_logprobs:
             self._add_logprobs(session.path_logits(b)[:kept], emitted[:kept])
 
+    def fail(self) -> None:
+        """Ends with what is there, unless it has ended: something else went wrong."""
+        if self.finish_reason is None:
+            self.finish_reason = "error"
+            if self._incremental:
+                self._flush()
+
     def take_text(self) -> str:
         """The text settled since the last call (of an incremental continuation)."""
         text = "".join(self._pieces[self._taken_pieces :])
@@ -78,7 +85,7 @@ class Continuation:
         if not self._incremental:
             for token in self.tokens[:-1]:
                 self._add_text(token)
-            if self.finish_reason in ("length", "cache"):
+            if self.finish_reason in ("length", "cache", "error"):
                 self._add_text(self.tokens[-1])
             self._flush()
             self._incremental = True

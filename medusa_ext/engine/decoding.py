@@ -41,12 +41,13 @@ def decode(
         # A device works behind the host's back: this is where it is waited for.
         seconds += clock.lap("compact")
         emitted = [session.emitted(b) for b in active]
-        drafter.observe(emitted, seconds)
         for b, tokens in zip(active, emitted, strict=True):
             continuations[b].take_step(session, b, tokens, drafted)
         for b in active:
             if continuations[b].finish_reason is not None:
                 session.truncate(b, continuations[b].position, continuations[b].tokens[-1])
+        # Last: whatever a drafter does, what was decoded has been taken.
+        drafter.observe(emitted, seconds)
         clock.lap("host")
         yield
         clock.restart()

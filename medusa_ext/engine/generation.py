@@ -73,11 +73,21 @@ class Run:
                 yield cls(session, prompts, options, is_batch=is_batch, incremental=incremental)
 
     def steps(self) -> Iterator[None]:
-        """Prefills, then decodes; yields after the prefills and after every step."""
-        self._prefill()
-        yield
-        self._clock.restart()
-        yield from decode(self._session.native, self._drafter, self.continuations, self._clock)
+        """Prefills, then decodes; yields after the prefills and after every step.
+
+        An exception (of a drafter, say) carries what was decoded before it: its `results` are those
+        of the sequences that had begun, with the finish reason "error" where it cut one short.
+        """
+        try:
+            self._prefill()
+            yield
+            self._clock.restart()
+            yield from decode(self._session.native, self._drafter, self.continuations, self._clock)
+        except Exception as error:
+            for one in self.continuations:
+                one.fail()
+            error.results = self.results()  # type: ignore[attr-defined]
+            raise
 
     def results(self) -> list[Result]:
         """The finished results, in the order of the prompts."""

@@ -46,6 +46,7 @@ class Model:
     eos_ids: frozenset[int] = frozenset()
     _idle: list[Session] = field(default_factory=list, repr=False, init=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False, init=False)
+    _measuring: Any = field(default_factory=threading.Lock, repr=False, init=False)
     _costs: dict[tuple[str, ...], LiveCosts] = field(default_factory=dict, repr=False, init=False)
 
     def session(
@@ -116,7 +117,8 @@ class Model:
         if self.heads is not None:
             facts += [self.heads.kind, str(self.heads.num_heads), str(self.heads.packed_bytes)]
         key = tuple(facts)
-        with self._lock:
+        # A lock of its own: measuring takes seconds, and others want sessions meanwhile.
+        with self._measuring:
             if key not in self._costs or remeasure:
                 curve = None if remeasure else load_curve(cache_path(key))
                 if curve is None:

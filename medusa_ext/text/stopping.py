@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-FinishReason = Literal["eos", "stop", "length", "cache"]
+FinishReason = Literal["eos", "stop", "length", "cache", "error"]
 
 
 class StopStrings:
