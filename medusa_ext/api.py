@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from .checkpoints.packing import DTYPES
+from .checkpoints.types import DEVICES, DTYPES, KV_DTYPES
 from .drafting.drafter import Drafter
 from .drafting.trees import NestedTrees, Tree, default_trees, nested_from_traces
 from .engine.generation import Run
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from .checkpoints.heads.checkpoint import HeadsCheckpoint
 
 _log = logging.getLogger("medusa_ext")
-
-DEVICES: Final = ("auto", "cpu", "cuda")
-KV_DTYPES: Final = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
 def load(

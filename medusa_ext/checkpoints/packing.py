@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import ModelConfig, ModelSource, WeightTensor, iter_weights
+from .types import FORMATS
 from .weights import check_weights
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from .. import _C
     from .heads.checkpoint import HeadsCheckpoint
-
-DTYPES: Final = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
 
 # A file's storage type -> the packed format that keeps its precision.
 _KEPT: Final = {
@@ -39,7 +38,6 @@ _SOURCE_TYPES: Final = {
     "Q4_0": "q4_0",
     "Q4_1": "q4_1",
 }
-_FINEST_FIRST: Final = ("float32", "bfloat16", "float16", "int8", "int4")
 _VOCABULARY_MATRICES: Final = ("embed", "lm_head")
 
 Adapters = Mapping[str, tuple["torch.Tensor", "torch.Tensor"]]
@@ -74,7 +72,7 @@ def _keeping_both(one: str, other: str) -> str:
     """The format for two matrices of one product: the finer of theirs, or one finer than both."""
     if {one, other} == {"bfloat16", "float16"}:
         return "float32"
-    return min(one, other, key=_FINEST_FIRST.index)
+    return min(one, other, key=FORMATS.index)
 
 
 def build_model(

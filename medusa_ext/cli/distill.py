@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.names import DEFAULT_MODEL
+from ..checkpoints.types import DTYPES, TORCH_DTYPES
 
 if TYPE_CHECKING:
     from ..checkpoints import ModelSource
@@ -61,7 +62,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--dtype",
         default="int8",
-        choices=("auto", "float32", "bfloat16", "float16", "int8", "int4"),
+        choices=DTYPES,
         help="format of the weights; the torch backend takes float32 or bfloat16",
     )
     parser.set_defaults(run=run)
@@ -157,7 +158,7 @@ def _backend(args: argparse.Namespace, source: ModelSource, settings: DistillSet
 
         if args.threads is not None:
             torch.set_num_threads(args.threads)
-        if args.dtype not in ("float32", "bfloat16"):
+        if args.dtype not in TORCH_DTYPES:
             need = "float32 or bfloat16 with --backend torch"
             raise ValueError(f"--dtype: needs {need}, got {args.dtype}")
         weights = TorchWeights(source, getattr(torch, args.dtype), args.device)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.names import DEFAULT_MODEL
+from ..checkpoints.types import DEVICES, DTYPES, KV_DTYPES
 from ..drafting.trees import Tree
 from ..engine.options import ACCEPTANCES, DRAFTS
 
@@ -32,16 +33,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dtype",
         default="auto",
-        choices=("auto", "float32", "bfloat16", "float16", "int8", "int4"),
+        choices=DTYPES,
         help="format of the weights (default: the file's own)",
     )
     group.add_argument(
         "--kv-dtype",
         default="auto",
-        choices=("auto", "float32", "bfloat16", "float16", "int8"),
+        choices=KV_DTYPES,
         help="format of the cache (default: auto)",
     )
-    group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    group.add_argument("--device", default="auto", choices=DEVICES)
     group.add_argument("--threads", type=int, help="CPU threads (default: one per core)")
 
 

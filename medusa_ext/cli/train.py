@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.types import STORAGES, TORCH_DTYPES
+
 if TYPE_CHECKING:
     from ..training.heads.settings import TrainSettings
 
@@ -41,14 +43,12 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--vocabulary", type=int, help="draft tokens (0: the whole vocabulary)")
     parser.add_argument("--own-lm-head", action="store_true", default=None)
     parser.add_argument("--targets", choices=("hard", "soft"))
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--dtype", choices=("auto", *TORCH_DTYPES))
     parser.add_argument("--seed", type=int)
     parser.add_argument("--max-tokens", type=int, help="use only the first of the data")
     parser.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
     parser.add_argument("--evaluate-every", type=int, default=0, metavar="STEPS", help="0: at end")
-    parser.add_argument(
-        "--storage", default="int8", choices=("float32", "bfloat16", "float16", "int8")
-    )
+    parser.add_argument("--storage", default="int8", choices=STORAGES)
     parser.add_argument("--no-plots", action="store_true")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.set_defaults(run=run)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..checks import Fields, failure
+from ..types import STORAGES
 from .dtypes import quantize_rows, read_matrix
 from .files import HeadFiles
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 WEIGHTS_NAME: Final = "medusa_lm_head.safetensors"
 KINDS: Final = ("medusa", "root")
-STORAGES: Final = ("float32", "bfloat16", "float16", "int8")
 
 
 def native_fields(

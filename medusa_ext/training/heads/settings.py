@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from ...checkpoints.types import TORCH_DTYPES
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -41,7 +43,7 @@ class TrainSettings:
         for name, choices in (
             ("kind", ("medusa", "root")),
             ("targets", ("hard", "soft")),
-            ("dtype", ("auto", "float32", "bfloat16")),
+            ("dtype", ("auto", *TORCH_DTYPES)),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: needs one of {choices}, got {getattr(self, name)!r}")
