@@ -18,6 +18,10 @@ def available_isas() -> list[str]:
 def devices() -> list[str]:
     """Devices that this build has a backend for: "cpu", perhaps "cuda"."""
 
+def weight_formats(device: str) -> list[str]:
+    """Formats that matrices can have on an entry of devices(), finest first; the device itself need
+    not be present. ValueError for any other name."""
+
 def set_num_threads(num_threads: int) -> None:
     """Threads that forwards of this process use from now on, instead of MEDUSA_NUM_THREADS or
     torch's. ValueError if < 1 or beyond the machine's processors."""
@@ -61,14 +65,14 @@ class ModelBuilder:
         """config: num_layers, hidden_size, num_query_heads, num_kv_heads, head_size, ffn_size,
         vocab_size, rms_eps, qkv_bias, qk_norm, tie_word_embeddings, inverse_frequencies (list of
         D/2 floats) and layer_windows (list of L ints, 0: full attention).
-        formats: canonical matrix name -> "float32" | "bfloat16" | "float16" | "int8" | "int4".
+        formats: canonical matrix name -> one of weight_formats(device).
         isa: an entry of available_isas(), "" for default_isa().
         device: an entry of devices(). RuntimeError if there is no such device.
         deterministic: CUDA only; a row's result follows the number of rows less."""
 
     def set_rows(self, name: str, first_row: int, source_type: str, data: npt.NDArray[Any]) -> None:
         """Rows of a matrix: `data` is [rows, bytes or elements per row] in `source_type`:
-        "float32" | "bfloat16" | "float16" | "q8_0" | "q4_0" | "q4_1"."""
+        "F32" | "BF16" | "F16" | "Q8_0" | "Q4_0" | "Q4_1"."""
 
     def set_vector(self, name: str, data: Float32Array) -> None:
         """A norm's weight or a bias."""

@@ -10,12 +10,22 @@ from models import PlantedDrafter, tiny_directory, tiny_heads, tiny_with_heads
 
 import medusa_ext
 from medusa_ext import _C, generate, ops
+from medusa_ext.checkpoints.types import FORMATS
 from medusa_ext.engine import device
 from medusa_ext.engine.results import PHASES, Clock
 from medusa_ext.ops import reference
 
 PROMPTS = ["def add(a, b):", "The sea is", "one two one two one"]
 DEFAULT = "smollm2-135m-instruct"
+CUDA_FORMATS = ["float32", "bfloat16", "float16"]
+
+
+def test_the_backends_say_which_formats_they_take() -> None:
+    assert _C.weight_formats("cpu") == list(FORMATS)
+    if "cuda" in _C.devices():
+        assert _C.weight_formats("cuda") == CUDA_FORMATS
+    with pytest.raises(ValueError, match=r'device: needs .*cpu.*got "tpu"'):
+        _C.weight_formats("tpu")
 
 
 def test_cuda_without_its_backend_says_why() -> None:
@@ -72,7 +82,7 @@ def test_profiling_changes_no_token() -> None:
 def test_types_on_cuda(
     dtype: str, kv_dtype: str, head_size: int, expected: tuple[str, str]
 ) -> None:
-    found = device.cuda_types(dtype, kv_dtype, head_size)
+    found = device.cuda_types(dtype, kv_dtype, head_size, CUDA_FORMATS)
     assert found == expected
 
 
@@ -90,7 +100,7 @@ def test_types_that_cuda_does_not_take(
     dtype: str, kv_dtype: str, head_size: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        device.cuda_types(dtype, kv_dtype, head_size)
+        device.cuda_types(dtype, kv_dtype, head_size, CUDA_FORMATS)
 
 
 @pytest.mark.cuda

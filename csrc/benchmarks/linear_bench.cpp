@@ -29,7 +29,7 @@ std::vector<Shape> layer_shapes(const ModelSizes& model) {
 
 /// Inputs and outputs of all products of a benchmark, reused as a decoder does.
 struct Buffers {
-  Buffers(DType format, int32_t rows)
+  Buffers(const WeightFormat& format, int32_t rows)
       : in(table().activation_bytes(table().activation_format(format), rows, kMaxInputs)),
         out(int64_t{rows} * kMaxStored * 4),
         argmax(static_cast<size_t>(rows)) {}
@@ -42,7 +42,7 @@ struct Buffers {
 /// One product; its weights are packed to `weights`.
 class Product {
  public:
-  Product(const Shape& shape, DType format, char* weights, Buffers& buffers) {
+  Product(const Shape& shape, const WeightFormat& format, char* weights, Buffers& buffers) {
     matrix_.format = format;
     matrix_.num_outputs = shape.num_outputs;
     matrix_.num_inputs = shape.num_inputs;
@@ -98,7 +98,7 @@ class Product {
 
 /// The products of one forward, packed one behind the other as a decoder keeps them.
 struct Products {
-  Products(const std::vector<const Shape*>& shapes, DType format)
+  Products(const std::vector<const Shape*>& shapes, const WeightFormat& format)
       : shapes(shapes),
         format(format),
         buffers(format, kMaxRows),
@@ -112,7 +112,7 @@ struct Products {
     bytes = static_cast<double>(next - weights.data());
   }
 
-  static int64_t total_bytes(const std::vector<const Shape*>& shapes, DType format) {
+  static int64_t total_bytes(const std::vector<const Shape*>& shapes, const WeightFormat& format) {
     int64_t total = 0;
     for (const Shape* shape : shapes) {
       total += table().packed_bytes(format, shape->num_outputs, shape->num_inputs);
@@ -122,7 +122,7 @@ struct Products {
 
   static constexpr int32_t kMaxRows = 512;
   std::vector<const Shape*> shapes;
-  DType format;
+  WeightFormat format;
   Buffers buffers;
   Pages weights;
   std::vector<std::unique_ptr<Product>> all;
@@ -130,7 +130,7 @@ struct Products {
 };
 
 /// Packing takes much longer than the measurement: the last products are kept for other rows.
-Products& cached_products(const std::vector<const Shape*>& shapes, DType format) {
+Products& cached_products(const std::vector<const Shape*>& shapes, const WeightFormat& format) {
   static std::unique_ptr<Products> cache;
   if (!cache || cache->shapes != shapes || cache->format != format) {
     cache.reset();
@@ -139,8 +139,8 @@ Products& cached_products(const std::vector<const Shape*>& shapes, DType format)
   return *cache;
 }
 
-void run_products(benchmark::State& state, const std::vector<const Shape*>& shapes, DType format,
-                  int32_t rows) {
+void run_products(benchmark::State& state, const std::vector<const Shape*>& shapes,
+                  const WeightFormat& format, int32_t rows) {
   CpuContext context(num_threads());
   Products& products = cached_products(shapes, format);
   products.all.front()->quantize(context, rows);  // the others read the same bytes
@@ -248,11 +248,11 @@ void register_products(const ModelSizes& model) {
   // Of the large models one layer is enough to leave the caches behind.
   const int num_layers = model.hidden_size < 1024 ? 30 : 1;
   for (const auto& [name, shapes] : cases_of(layer, kept.back()->front(), num_layers)) {
-    for (const DType format :
-         {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8, DType::kInt4}) {
+    for (const WeightFormat& format :
+         {kFloat32Weights, kBFloat16Weights, kFloat16Weights, kInt8Weights, kInt4Weights}) {
       for (const int32_t rows : {1, 2, 4, 8, 12, 16, 32, 64, 512}) {
-        const std::string title =
-            name + "/" + model.name + "/" + dtype_name(format) + "/M:" + std::to_string(rows);
+        const std::string title = name + "/" + model.name + "/" + weight_format_name(format) +
+                                  "/M:" + std::to_string(rows);
         register_benchmark(title, [shapes = shapes, format, rows](benchmark::State& state) {
           run_products(state, shapes, format, rows);
         });

@@ -11,12 +11,14 @@ std::vector<float> sample_rows(int64_t count) {
 }
 
 /// The bytes that a row of activations has beside its padding.
-double activation_bytes(DType format, int32_t width) {
-  return format == DType::kInt8 ? num_groups(width) * (kGroupSize + 12.0) : width * 4.0;
+double activation_bytes(const ActivationFormat& format, int32_t width) {
+  return format == kInt8Activations ? num_groups(width) * (kGroupSize + 12.0) : width * 4.0;
 }
 
-void rms_norm(benchmark::State& state, int32_t width, DType format, int32_t num_rows) {
+void rms_norm(benchmark::State& state, int32_t width, const WeightFormat& readers,
+              int32_t num_rows) {
   const std::vector<float> x = sample_rows(int64_t{num_rows} * width), weight = sample_rows(width);
+  const ActivationFormat format = table().activation_format(readers);
   const Pages out(table().activation_bytes(format, num_rows, width));
   RmsNormParams params;
   params.num_rows = num_rows;
@@ -30,8 +32,10 @@ void rms_norm(benchmark::State& state, int32_t width, DType format, int32_t num_
   set_rate(state, "GB/s", num_rows * (4.0 * width + activation_bytes(format, width)));
 }
 
-void quantize(benchmark::State& state, int32_t width, DType format, int32_t num_rows) {
+void quantize(benchmark::State& state, int32_t width, const WeightFormat& readers,
+              int32_t num_rows) {
   const std::vector<float> x = sample_rows(int64_t{num_rows} * width);
+  const ActivationFormat format = table().activation_format(readers);
   const Pages out(table().activation_bytes(format, num_rows, width));
   QuantizeParams params;
   params.num_rows = num_rows;
@@ -43,7 +47,7 @@ void quantize(benchmark::State& state, int32_t width, DType format, int32_t num_
   set_rate(state, "GB/s", num_rows * (4.0 * width + activation_bytes(format, width)));
 }
 
-void embed(benchmark::State& state, int32_t width, DType format, int32_t num_rows) {
+void embed(benchmark::State& state, int32_t width, const WeightFormat& format, int32_t num_rows) {
   constexpr int32_t kTokens = 4096;  // of the vocabulary; packing all of it would take long
   PackedMatrix matrix;
   matrix.format = format;
@@ -78,20 +82,22 @@ void embed(benchmark::State& state, int32_t width, DType format, int32_t num_row
 }  // namespace
 
 void register_row_kernels(const ModelSizes& model) {
-  using Function = void (*)(benchmark::State&, int32_t, DType, int32_t);
-  const auto add = [&](const char* name, Function function, int32_t width, DType format) {
+  using Function = void (*)(benchmark::State&, int32_t, const WeightFormat&, int32_t);
+  const auto add = [&](const char* name, Function function, int32_t width,
+                       const WeightFormat& format) {
     for (const int32_t rows : {1, 16, 64}) {
-      register_benchmark(std::string(name) + "/" + model.name + "/" + dtype_name(format) +
+      register_benchmark(std::string(name) + "/" + model.name + "/" + weight_format_name(format) +
                              "/width:" + std::to_string(width) + "/R:" + std::to_string(rows),
                          [=](benchmark::State& state) { function(state, width, format, rows); });
     }
   };
-  for (const DType format : {DType::kFloat32, DType::kInt8}) {
+  for (const WeightFormat& format : {kFloat32Weights, kInt8Weights}) {
     add("rms_norm", rms_norm, model.hidden_size, format);
   }
-  add("quantize", quantize, model.hidden_size, DType::kInt8);
-  add("quantize", quantize, model.ffn_size, DType::kInt8);
-  for (const DType format : {DType::kFloat32, DType::kBFloat16, DType::kInt8, DType::kInt4}) {
+  add("quantize", quantize, model.hidden_size, kInt8Weights);
+  add("quantize", quantize, model.ffn_size, kInt8Weights);
+  for (const WeightFormat& format :
+       {kFloat32Weights, kBFloat16Weights, kInt8Weights, kInt4Weights}) {
     add("embed", embed, model.hidden_size, format);
   }
 }

@@ -12,7 +12,8 @@
 #include <vector>
 
 #include "core/dtype.h"
-#include "core/packed_matrix.h"
+#include "core/source_type.h"
+#include "core/weight_format.h"
 
 namespace medusa::bindings {
 
@@ -30,9 +31,13 @@ void register_threads(py::module_& module);
 /// Threads of the forwards: set_num_threads, or torch's own number until that is called.
 int num_threads();
 
-/// "float32" | "bfloat16" | "float16" | "int8" | "int4"; ValueError naming `argument` otherwise.
+/// "float32" | "bfloat16" | "float16" | "int8"; ValueError naming `argument` otherwise.
 DType parse_dtype(const std::string& argument, const std::string& name);
-std::map<std::string, DType> parse_formats(const std::map<std::string, std::string>& formats);
+
+/// The names of core/weight_format.h; ValueError naming `argument` otherwise.
+WeightFormat parse_format(const std::string& argument, const std::string& name);
+std::map<std::string, WeightFormat> parse_formats(
+    const std::map<std::string, std::string>& formats);
 
 /// A loader's rows: a 2-D C-contiguous array, and what its bytes mean.
 struct SourceRows {

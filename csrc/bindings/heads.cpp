@@ -33,8 +33,8 @@ std::unique_ptr<HeadsBuilder> make_builder(const std::shared_ptr<Model>& model, 
   config.lm_head = parse_lm_head(lm_head);
   if (token_map) config.token_map = parse_ints("token_map", *token_map);
   return std::make_unique<HeadsBuilder>(model, std::move(config),
-                                        parse_dtype("block_format", block_format),
-                                        parse_dtype("lm_head_format", lm_head_format));
+                                        parse_format("block_format", block_format),
+                                        parse_format("lm_head_format", lm_head_format));
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ std::unique_ptr<ModelBuilder> make_builder(const py::dict& config,
 std::map<std::string, std::string> formats_of(const Model& model) {
   std::map<std::string, std::string> formats;
   const auto add = [&](const std::string& name, const Matrix& matrix) {
-    formats[name] = dtype_name(matrix.packed.format);
+    formats[name] = weight_format_name(matrix.packed.format);
   };
   add("embed", model.embedding);
   if (!model.config().tied_embeddings) add("lm_head", model.untied_lm_head);
@@ -75,6 +75,8 @@ void register_model(py::module_& module) {
   module.def(
       "default_isa", [isa] { return isa; }, "The one in use: MEDUSA_ISA's, or else the best.");
   module.def("devices", device_names, "Devices that this build has a backend for.");
+  module.def("weight_formats", weight_formats, py::arg("device"),
+             "Formats that matrices can have on a device.");
   py::class_<Model, std::shared_ptr<Model>>(module, "Model", "Immutable packed weights.")
       .def_property_readonly("isa",
                              [](const Model& model) { return model.backend().kernels->name; })

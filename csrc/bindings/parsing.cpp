@@ -1,4 +1,5 @@
 #include "bindings/bindings.h"
+#include "core/checks.h"
 
 namespace medusa::bindings {
 
@@ -6,36 +7,35 @@ DType parse_dtype(const std::string& argument, const std::string& name) {
   for (int i = 0; i < kNumDTypes; ++i) {
     if (name == dtype_name(static_cast<DType>(i))) return static_cast<DType>(i);
   }
-  throw std::invalid_argument(
-      argument + ": needs \"float32\", \"bfloat16\", \"float16\", \"int8\" or \"int4\", got \"" +
-      name + "\"");
+  fail(argument, R"("float32", "bfloat16", "float16" or "int8")", '"' + name + '"');
 }
 
-std::map<std::string, DType> parse_formats(const std::map<std::string, std::string>& formats) {
-  std::map<std::string, DType> parsed;
-  for (const auto& [name, format] : formats) parsed[name] = parse_dtype("formats: " + name, format);
+WeightFormat parse_format(const std::string& argument, const std::string& name) {
+  if (const WeightFormat* format = find_weight_format(name.c_str())) return *format;
+  fail(argument, R"("float32", "bfloat16", "float16", "int8" or "int4")", '"' + name + '"');
+}
+
+std::map<std::string, WeightFormat> parse_formats(
+    const std::map<std::string, std::string>& formats) {
+  std::map<std::string, WeightFormat> parsed;
+  for (const auto& [name, format] : formats) {
+    parsed[name] = parse_format("formats: " + name, format);
+  }
   return parsed;
 }
 
 SourceRows parse_rows(const std::string& name, const std::string& source_type,
                       const py::array& data) {
-  static const std::map<std::string, SourceType> kTypes = {
-      {"float32", SourceType::kFloat32}, {"bfloat16", SourceType::kBFloat16},
-      {"float16", SourceType::kFloat16}, {"q8_0", SourceType::kQ8_0},
-      {"q4_0", SourceType::kQ4_0},       {"q4_1", SourceType::kQ4_1}};
-  const auto found = kTypes.find(source_type);
-  if (found == kTypes.end()) {
-    throw std::invalid_argument(name +
-                                ": source_type, needs float32, bfloat16, float16, q8_0, q4_0 or "
-                                "q4_1, got " +
-                                source_type);
+  const NamedSourceType* type = find_source_type(source_type.c_str());
+  if (type == nullptr) {
+    fail(name + ": source_type", "F32, BF16, F16, Q8_0, Q4_0 or Q4_1", source_type);
   }
   if (data.ndim() != 2 || !(data.flags() & py::array::c_style)) {
     throw std::invalid_argument(name + ": data, needs a C-contiguous array of 2 dimensions, got " +
                                 std::to_string(data.ndim()));
   }
   SourceRows rows;
-  rows.type = found->second;
+  rows.type = type->type;
   rows.data = data.data();
   rows.num_rows = static_cast<int32_t>(data.shape(0));
   rows.row_bytes = data.shape(1) * data.itemsize();

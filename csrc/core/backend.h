@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "core/kernel_table.h"
 
@@ -45,6 +47,15 @@ struct Backend {
   /// True where sampling one row at a time along the accepted walk beats sampling all rows.
   bool samples_along_walk = false;
 };
+
+/// Names of the weight formats that these kernels take.
+inline std::vector<std::string> supported_formats(const KernelTable& kernels) {
+  std::vector<std::string> names;
+  for (const NamedWeightFormat& known : kWeightFormats) {
+    if (kernels.supports(known.format)) names.emplace_back(known.name);
+  }
+  return names;
+}
 
 /// A typed array in a backend's memory.
 template <typename T>

@@ -6,21 +6,19 @@
 
 namespace medusa {
 
-/// How a number is stored. int8 and int4 are weight formats in groups of 32 (kInt8 is also a
-/// KV-cache format); all arithmetic on the CPU is float32 or exact integer.
-enum class DType : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kInt8 = 3, kInt4 = 4 };
+/// How a number of a KV cache, of activations or of logits is stored; weights have formats of their
+/// own (core/weight_format.h). All arithmetic on the CPU is float32 or exact integer.
+enum class DType : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kInt8 = 3 };
 
-constexpr int kNumDTypes = 5;
-constexpr int kGroupSize = 32;  // weights and activations per quantisation scale
+constexpr int kNumDTypes = 4;
 
 inline const char* dtype_name(DType dtype) {
-  constexpr const char* kNames[kNumDTypes] = {"float32", "bfloat16", "float16", "int8", "int4"};
+  constexpr const char* kNames[kNumDTypes] = {"float32", "bfloat16", "float16", "int8"};
   return kNames[static_cast<int>(dtype)];
 }
 
-/// Bytes of one element; int4 has none of its own (two to a byte) and gives 0.
 inline int64_t dtype_bytes(DType dtype) {
-  constexpr int64_t kBytes[kNumDTypes] = {4, 2, 2, 1, 0};
+  constexpr int64_t kBytes[kNumDTypes] = {4, 2, 2, 1};
   return kBytes[static_cast<int>(dtype)];
 }
 

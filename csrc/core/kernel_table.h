@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "core/dtype.h"
+#include "core/activations.h"
 #include "core/packed_matrix.h"
 #include "core/params/attention.h"
 #include "core/params/cache.h"
@@ -12,6 +12,7 @@
 #include "core/params/rows.h"
 #include "core/params/sampling.h"
 #include "core/params/step.h"
+#include "core/weight_format.h"
 
 namespace medusa {
 
@@ -32,10 +33,13 @@ struct KernelTable {
   const char* name;  // "generic", "avx2", "avx512", "neon", "cuda"
 
   // Weights and activations.
-  int64_t (*packed_bytes)(DType format, int32_t num_outputs, int32_t num_inputs);
+  /// Whether matrices of `format` can be packed and multiplied; what follows is for these alone.
+  bool (*supports)(const WeightFormat& format);
+  int64_t (*packed_bytes)(const WeightFormat& format, int32_t num_outputs, int32_t num_inputs);
   void (*pack)(const PackParams&);
-  int64_t (*activation_bytes)(DType format, int32_t num_rows, int32_t width);
-  DType (*activation_format)(DType weight_format);
+  int64_t (*activation_bytes)(const ActivationFormat& format, int32_t num_rows, int32_t width);
+  /// What the product with weights of `format` reads.
+  ActivationFormat (*activation_format)(const WeightFormat& format);
 
   // The decoder's forward.
   void (*embed)(Context&, const EmbedParams&);

@@ -9,10 +9,21 @@
 namespace medusa {
 namespace {
 
-DType format_of(const Formats& formats, const std::string& name) {
+WeightFormat format_of(const Formats& formats, const std::string& name) {
   const auto found = formats.find(name);
   if (found == formats.end()) fail("formats", "an entry for " + name, "none");
   return found->second;
+}
+
+void check_supported(const Backend& backend, const std::string& argument,
+                     const WeightFormat& format) {
+  if (backend.kernels->supports(format)) return;
+  std::string known;
+  for (const std::string& name : supported_formats(*backend.kernels)) {
+    known += (known.empty() ? "" : ", ") + name;
+  }
+  fail(argument, "one of " + known + " (" + backend.kernels->name + ")",
+       weight_format_name(format));
 }
 
 /// Rows q, k, v of one layer go into one product when they share a format.
@@ -35,7 +46,8 @@ Storage WeightArena::allocate(int64_t bytes) {
   return piece;
 }
 
-Matrix WeightArena::make_matrix(DType format, int32_t num_outputs, int32_t num_inputs) {
+Matrix WeightArena::make_matrix(const WeightFormat& format, int32_t num_outputs,
+                                int32_t num_inputs) {
   Matrix matrix;
   matrix.packed.format = format;
   matrix.packed.num_outputs = num_outputs;
@@ -44,24 +56,6 @@ Matrix WeightArena::make_matrix(DType format, int32_t num_outputs, int32_t num_i
   matrix.storage = allocate(matrix.packed.bytes);
   matrix.packed.data = matrix.storage.get();
   return matrix;
-}
-
-int64_t source_row_bytes(SourceType type, int32_t num_inputs) {
-  const int64_t blocks = (num_inputs + kGroupSize - 1) / kGroupSize;
-  switch (type) {
-    case SourceType::kFloat32:
-      return int64_t{num_inputs} * 4;
-    case SourceType::kBFloat16:
-    case SourceType::kFloat16:
-      return int64_t{num_inputs} * 2;
-    case SourceType::kQ8_0:
-      return blocks * 34;
-    case SourceType::kQ4_0:
-      return blocks * 18;
-    case SourceType::kQ4_1:
-      return blocks * 20;
-  }
-  throw std::invalid_argument("source type: unknown value");
 }
 
 void WeightSlots::add_matrix(const std::string& name, PackedMatrix* matrix, int32_t first_output,
@@ -136,6 +130,7 @@ void WeightSlots::check_complete(const char* what) const {
 ModelBuilder::ModelBuilder(ModelConfig config, const Formats& formats, Backend backend)
     : slots_(backend), arena_(backend) {
   check_config(config);
+  for (const auto& [name, format] : formats) check_supported(backend, "formats: " + name, format);
   model_ = std::make_shared<Model>(std::move(config), std::move(backend));
   const ModelConfig& shape = model_->config();
   model_->embedding =
@@ -170,10 +165,10 @@ void ModelBuilder::add_layer(const Formats& formats, int32_t index) {
   layer.o =
       arena_.make_matrix(format_of(formats, prefix + "o"), shape.hidden_size, shape.q_width());
   slots_.add_matrix(prefix + "o", &layer.o.packed, 0, shape.hidden_size);
-  const DType ffn_format = format_of(formats, prefix + "gate");
+  const WeightFormat ffn_format = format_of(formats, prefix + "gate");
   if (format_of(formats, prefix + "up") != ffn_format) {
-    fail(prefix + "up", std::string("the format of gate, ") + dtype_name(ffn_format),
-         dtype_name(format_of(formats, prefix + "up")));
+    fail(prefix + "up", std::string("the format of gate, ") + weight_format_name(ffn_format),
+         weight_format_name(format_of(formats, prefix + "up")));
   }
   layer.gate_up = arena_.make_matrix(ffn_format, 2 * shape.ffn_size, shape.hidden_size);
   layer.gate_up.packed.is_gate_up = true;
@@ -189,7 +184,7 @@ void ModelBuilder::add_attention(const Formats& formats, const std::string& pref
   const ModelConfig& shape = model_->config();
   const Backend& backend = model_->backend();
   const Piece pieces[] = {{"q", shape.q_width()}, {"k", shape.kv_width()}, {"v", shape.kv_width()}};
-  const DType format = format_of(formats, prefix + "q");
+  const WeightFormat format = format_of(formats, prefix + "q");
   const bool fused =
       format_of(formats, prefix + "k") == format && format_of(formats, prefix + "v") == format;
   // Slots point into the parts: reserve, so that they never move.
@@ -227,8 +222,10 @@ std::shared_ptr<Model> ModelBuilder::finish() {
 }
 
 HeadsBuilder::HeadsBuilder(std::shared_ptr<const Model> model, HeadsConfig config,
-                           DType block_format, DType lm_head_format)
+                           const WeightFormat& block_format, const WeightFormat& lm_head_format)
     : slots_(model->backend()), arena_(model->backend()) {
+  check_supported(model->backend(), "block_format", block_format);
+  check_supported(model->backend(), "lm_head_format", lm_head_format);
   if (config.num_heads < 1) fail("num_heads", "at least 1", std::to_string(config.num_heads));
   if (config.num_layers < 1) fail("num_layers", "at least 1", std::to_string(config.num_layers));
   const int32_t vocab = model->config().vocab_size;

@@ -13,7 +13,7 @@
 
 namespace medusa {
 
-using Formats = std::map<std::string, DType>;
+using Formats = std::map<std::string, WeightFormat>;
 
 /// The named places that a loader fills: matrices by rows, vectors at once. Every fault is a
 /// std::invalid_argument naming the tensor, what it needs and what it got.
@@ -59,7 +59,7 @@ class WeightArena {
   explicit WeightArena(Backend backend) : backend_(std::move(backend)) {}
 
   /// A matrix of `format`, contents undefined.
-  Matrix make_matrix(DType format, int32_t num_outputs, int32_t num_inputs);
+  Matrix make_matrix(const WeightFormat& format, int32_t num_outputs, int32_t num_inputs);
 
  private:
   static constexpr int64_t kChunkBytes = int64_t{64} << 20;
@@ -71,9 +71,6 @@ class WeightArena {
   Storage chunk_;
   int64_t used_ = 0;
 };
-
-/// Bytes of `num_inputs` source weights of a row.
-int64_t source_row_bytes(SourceType type, int32_t num_inputs);
 
 class ModelBuilder {
  public:
@@ -96,8 +93,8 @@ class HeadsBuilder {
  public:
   /// Slots: `{k}.0.weight` [H, H] (root-conditioned: [H, 2H], W beside E), `{k}.{l}.weight`
   /// [H, H], `{k}.{l}.bias` [H], and `lm_head` or `{k}.lm_head` [V', H] as the config says.
-  HeadsBuilder(std::shared_ptr<const Model> model, HeadsConfig config, DType block_format,
-               DType lm_head_format);
+  HeadsBuilder(std::shared_ptr<const Model> model, HeadsConfig config,
+               const WeightFormat& block_format, const WeightFormat& lm_head_format);
 
   WeightSlots& slots() { return slots_; }
   std::shared_ptr<Heads> finish();

@@ -117,10 +117,10 @@ struct AttentionCase {
   std::vector<float> run_quantized() const {
     const int width = num_query_heads * head_size;
     const int rows = static_cast<int>(queries.size()) / width;
-    std::vector<char> buffer(cpu::activation_buffer_bytes(DType::kInt8, rows, width) + 64);
+    std::vector<char> buffer(cpu::activation_buffer_bytes(cpu::kInt8Activations, rows, width) + 64);
     TreeAttentionParams p;
     p.q = queries.data();
-    p.out_activations.format = DType::kInt8;
+    p.out_activations.format = cpu::kInt8Activations;
     p.out_activations.width = width;
     p.out_activations.data =
         reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(buffer.data()) + 63) / 64 * 64);

@@ -22,7 +22,7 @@ TEST_P(ElementwiseTest, RmsNormMatchesFloat64) {
     const std::vector<float> x = random_floats(kRows * width, 1, 3.0f);
     const std::vector<float> weight = random_floats(width, 2);
     std::vector<float> copy(kRows * width + 1, -7.0f);
-    Rows rows(table_, DType::kFloat32, kRows, width);
+    Rows rows(table_, kFloatActivations, kRows, width);
     RmsNormParams params;
     params.num_rows = kRows;
     params.width = width;
@@ -61,8 +61,8 @@ TEST_P(ElementwiseTest, RmsNormQuantisesWhatItWouldStore) {
       params.weight = weight.data();
       params.out_float = stored.data();
       table_.rms_norm(context_, params);
-      const Rows expected(table_, context_, DType::kInt8, stored.data(), kRows, width);
-      Rows rows(table_, DType::kInt8, kRows, width);
+      const Rows expected(table_, context_, kInt8Weights, stored.data(), kRows, width);
+      Rows rows(table_, kInt8Activations, kRows, width);
       params.out = rows.activations;
       if (!with_copy) params.out_float = nullptr;
       table_.rms_norm(context_, params);
@@ -101,7 +101,7 @@ TEST_P(ElementwiseTest, QuantisedActivationsHaveTheSameBitsEverywhere) {
       x[4 * width + i] = (static_cast<float>(i % 255) - 127.0f) / 2;  // halves: ties
     }
     x[4 * width] = 127.0f;
-    const Rows rows(table_, context_, DType::kInt4, x.data(), kRows, width);
+    const Rows rows(table_, context_, kInt4Weights, x.data(), kRows, width);
     for (int32_t r = 0; r < kRows; ++r) {
       for (int32_t first = 0; first < width; first += kGroupSize) {
         expect_group(&x[r * width + first], std::min(kGroupSize, width - first),
@@ -113,8 +113,8 @@ TEST_P(ElementwiseTest, QuantisedActivationsHaveTheSameBitsEverywhere) {
 
 TEST_P(ElementwiseTest, QuantiseCopiesForFloatWeights) {
   const std::vector<float> x = random_floats(3 * 50, 6);
-  const Rows rows(table_, context_, DType::kBFloat16, x.data(), 3, 50);
-  ASSERT_EQ(rows.activations.format, DType::kFloat32);
+  const Rows rows(table_, context_, kBFloat16Weights, x.data(), 3, 50);
+  ASSERT_TRUE(rows.activations.format == kFloatActivations);
   for (int r = 0; r < 3; ++r) {
     for (int i = 0; i < 50; ++i) EXPECT_EQ(rows.value(r, i), x[r * 50 + i]);
   }
@@ -145,11 +145,11 @@ TEST(Isa, EveryTableIsComplete) {
     const KernelTable& table = kernel_table(name);
     EXPECT_EQ(table.name, name);
     for (const bool is_set :
-         {table.packed_bytes != nullptr, table.pack != nullptr, table.embed != nullptr,
-          table.rms_norm != nullptr, table.quantize != nullptr, table.linear != nullptr,
-          table.rope_append != nullptr, table.tree_attention != nullptr, table.argmax != nullptr,
-          table.sample != nullptr, table.candidates != nullptr, table.accept != nullptr,
-          table.accept_typical != nullptr, table.compact != nullptr}) {
+         {table.supports != nullptr, table.packed_bytes != nullptr, table.pack != nullptr,
+          table.embed != nullptr, table.rms_norm != nullptr, table.quantize != nullptr,
+          table.linear != nullptr, table.rope_append != nullptr, table.tree_attention != nullptr,
+          table.argmax != nullptr, table.sample != nullptr, table.candidates != nullptr,
+          table.accept != nullptr, table.accept_typical != nullptr, table.compact != nullptr}) {
       EXPECT_TRUE(is_set) << name;
     }
   }

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "core/gguf_blocks.h"
 #include "cpu/linear/activations.h"
-#include "cpu/linear/gguf_blocks.h"
 #include "cpu/runtime/context.h"
 #include "cpu/runtime/isa.h"
 #include "tests/kernels_under_test.h"
@@ -57,23 +57,6 @@ struct Source {
   const void* row(int64_t n) const { return bytes.data() + n * row_bytes; }
 };
 
-inline int64_t source_row_bytes(SourceType type, int32_t width) {
-  switch (type) {
-    case SourceType::kFloat32:
-      return int64_t{width} * 4;
-    case SourceType::kBFloat16:
-    case SourceType::kFloat16:
-      return int64_t{width} * 2;
-    case SourceType::kQ8_0:
-      return width / 32 * int64_t{sizeof(BlockQ8_0)};
-    case SourceType::kQ4_0:
-      return width / 32 * int64_t{sizeof(BlockQ4_0)};
-    case SourceType::kQ4_1:
-      return width / 32 * int64_t{sizeof(BlockQ4_1)};
-  }
-  return 0;
-}
-
 inline Source random_source(SourceType type, int32_t num_rows, int32_t width, uint32_t seed) {
   Source out{type, num_rows, width, source_row_bytes(type, width), {}};
   out.bytes.resize(static_cast<size_t>(num_rows * out.row_bytes));
@@ -104,7 +87,8 @@ struct Packed {
   PackedMatrix matrix;
   AlignedBytes bytes;
 
-  Packed(const KernelTable& table, DType format, const Source& source, bool is_gate_up = false)
+  Packed(const KernelTable& table, const WeightFormat& format, const Source& source,
+         bool is_gate_up = false)
       : bytes(table.packed_bytes(format, source.num_rows, source.width)) {
     matrix.format = format;
     matrix.num_outputs = source.num_rows;
@@ -132,15 +116,15 @@ struct Rows {
   Activations activations;
   AlignedBytes bytes;
 
-  Rows(const KernelTable& table, DType format, int32_t num_rows, int32_t width)
+  Rows(const KernelTable& table, const ActivationFormat& format, int32_t num_rows, int32_t width)
       : bytes(table.activation_bytes(format, num_rows, width)) {
     activations.format = format;
     activations.width = width;
     activations.data = bytes.data();
   }
 
-  Rows(const KernelTable& table, Context& context, DType weight_format, const float* x,
-       int32_t num_rows, int32_t width)
+  Rows(const KernelTable& table, Context& context, const WeightFormat& weight_format,
+       const float* x, int32_t num_rows, int32_t width)
       : Rows(table, table.activation_format(weight_format), num_rows, width) {
     QuantizeParams params;
     params.num_rows = num_rows;
@@ -152,17 +136,17 @@ struct Rows {
 
   /// Element k of a row as the kernels see it.
   double value(int64_t row, int64_t k) const {
-    if (activations.format == DType::kFloat32) return float_row(activations, row)[k];
+    if (activations.format == kFloatActivations) return float_row(activations, row)[k];
     const Int8Row r = int8_row(activations, row);
     return static_cast<double>(r.values[k]) * r.scales[k / kGroupSize];
   }
 };
 
 /// Weight [n, k] as `format` keeps it; int8 and int4 only for sources they hold without loss.
-inline double kept_weight(DType format, const Source& source, int64_t n, int64_t k) {
+inline double kept_weight(const WeightFormat& format, const Source& source, int64_t n, int64_t k) {
   const float w = source_value(source.type, source.row(n), k);
-  if (format == DType::kBFloat16) return to_float(from_float<BFloat16>(w));
-  if (format == DType::kFloat16) return to_float(from_float<Float16>(w));
+  if (format == kBFloat16Weights) return to_float(from_float<BFloat16>(w));
+  if (format == kFloat16Weights) return to_float(from_float<Float16>(w));
   return w;
 }
 
@@ -171,8 +155,8 @@ struct Product {
   double magnitude = 0;  // sum of |x * w|: what rounding errors are relative to
 };
 
-inline Product reference_product(DType format, const Source& source, const Rows& x, int64_t row,
-                                 int64_t n) {
+inline Product reference_product(const WeightFormat& format, const Source& source, const Rows& x,
+                                 int64_t row, int64_t n) {
   Product out;
   for (int64_t k = 0; k < source.width; ++k) {
     const double product = kept_weight(format, source, n, k) * x.value(row, k);

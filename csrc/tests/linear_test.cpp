@@ -6,17 +6,17 @@ namespace medusa::cpu {
 namespace {
 
 struct Format {
-  DType format;
+  WeightFormat format;
   SourceType source;
 };
 
 // Each format with a source that it keeps exactly (or to its own rounding).
 constexpr Format kFormats[] = {
-    {DType::kFloat32, SourceType::kFloat32},  {DType::kBFloat16, SourceType::kFloat32},
-    {DType::kFloat16, SourceType::kFloat32},  {DType::kFloat16, SourceType::kBFloat16},
-    {DType::kBFloat16, SourceType::kFloat16}, {DType::kFloat32, SourceType::kQ4_0},
-    {DType::kInt8, SourceType::kQ8_0},        {DType::kInt4, SourceType::kQ4_0},
-    {DType::kInt4, SourceType::kQ4_1},
+    {kFloat32Weights, SourceType::kFloat32},  {kBFloat16Weights, SourceType::kFloat32},
+    {kFloat16Weights, SourceType::kFloat32},  {kFloat16Weights, SourceType::kBFloat16},
+    {kBFloat16Weights, SourceType::kFloat16}, {kFloat32Weights, SourceType::kQ4_0},
+    {kInt8Weights, SourceType::kQ8_0},        {kInt4Weights, SourceType::kQ4_0},
+    {kInt4Weights, SourceType::kQ4_1},
 };
 
 struct Size {
@@ -26,7 +26,7 @@ struct Size {
 class LinearTest : public testing::TestWithParam<std::tuple<std::string, Format>> {
  protected:
   const KernelTable& table_ = kernel_table(std::get<0>(GetParam()));
-  DType format_ = std::get<1>(GetParam()).format;
+  WeightFormat format_ = std::get<1>(GetParam()).format;
   SourceType source_ = std::get<1>(GetParam()).source;
   CpuContext context_{2};
 
@@ -117,7 +117,7 @@ TEST_P(LinearTest, BitsDoNotDependOnTheNumberOfThreads) {
     context_.set_num_threads(threads);
     const Rows rows(table_, context_, format_, x.data(), kRows, k);
     std::vector<float> out(kRows * kOutputs), half(kRows * kOutputs / 2);
-    Rows quantized(table_, DType::kInt8, kRows, kOutputs / 2);
+    Rows quantized(table_, kInt8Activations, kRows, kOutputs / 2);
     std::vector<int32_t> ids(kRows);
     LinearParams params = make_params(weight, rows, kRows, out.data());
     table_.linear(context_, params);
@@ -202,10 +202,9 @@ TEST_P(LinearTest, SiluMulOfGateAndUpRows) {
         }
       }
       // Written as activations: what quantising the floats gives, bit for bit.
-      for (const DType in : {DType::kFloat32, DType::kInt8}) {
-        const DType weights_of = in == DType::kInt8 ? DType::kInt8 : DType::kFloat32;
-        const Rows expected(table_, context_, weights_of, out.data(), kRows, f);
-        Rows written(table_, in, kRows, f);
+      for (const WeightFormat& reader : {kFloat32Weights, kInt8Weights}) {
+        const Rows expected(table_, context_, reader, out.data(), kRows, f);
+        Rows written(table_, table_.activation_format(reader), kRows, f);
         params.out_activations = written.activations;
         table_.linear(context_, params);
         for (int32_t r = 0; r < kRows; ++r) {
@@ -296,10 +295,9 @@ TEST_P(LinearTest, EmbeddingIsTheKeptRow) {
 }
 
 std::string case_name(const testing::TestParamInfo<LinearTest::ParamType>& info) {
-  constexpr const char* kSources[] = {"float32", "bfloat16", "float16", "q8_0", "q4_0", "q4_1"};
   const Format& format = std::get<1>(info.param);
-  return std::get<0>(info.param) + "_" + dtype_name(format.format) + "_from_" +
-         kSources[static_cast<int>(format.source)];
+  return std::get<0>(info.param) + "_" + weight_format_name(format.format) + "_from_" +
+         kSourceTypes[static_cast<int>(format.source)].name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Isas, LinearTest,
@@ -336,9 +334,9 @@ TEST_P(QuantizedLinearTest, ExtremeValuesDoNotSaturate) {
     for (int k = 0; k < kInputs; ++k) {
       x[k] = pattern == 0 ? 127.0f : pattern == 1 ? -127.0f : (k % 2 != 0 ? 127.0f : -127.0f);
     }
-    const Rows rows(table_, context_, DType::kInt8, x.data(), 1, kInputs);
+    const Rows rows(table_, context_, kInt8Weights, x.data(), 1, kInputs);
     for (const auto& [format, weights] :
-         {std::pair{DType::kInt8, &source}, std::pair{DType::kInt4, &small}}) {
+         {std::pair{kInt8Weights, &source}, std::pair{kInt4Weights, &small}}) {
       const Packed weight(table_, format, *weights);
       std::vector<float> out(kOutputs);
       LinearParams params;
@@ -362,7 +360,7 @@ TEST_P(QuantizedLinearTest, QuantisesFloatWeightsToTheNearestStep) {
     const Source source = random_source(SourceType::kFloat32, kOutputs, k, 3);
     std::vector<int32_t> tokens(kOutputs);
     for (int32_t n = 0; n < kOutputs; ++n) tokens[n] = n;
-    for (const DType format : {DType::kInt8, DType::kInt4}) {
+    for (const WeightFormat& format : {kInt8Weights, kInt4Weights}) {
       const Packed packed(table_, format, source);
       std::vector<float> kept(kOutputs * k);
       EmbedParams params;
@@ -377,7 +375,7 @@ TEST_P(QuantizedLinearTest, QuantisesFloatWeightsToTheNearestStep) {
           const int32_t first = i / 32 * 32, last = std::min(first + 32, k);
           const auto [low, high] = std::minmax_element(row + first, row + last);
           const float amax = std::max(-*low, *high);
-          const float step = format == DType::kInt8 ? amax / 127 : (*high - *low) / 15;
+          const float step = format == kInt8Weights ? amax / 127 : (*high - *low) / 15;
           // Half a step, and the float16 rounding of scale and minimum (2^-11 each).
           ASSERT_NEAR(kept[n * k + i], row[i], 0.5f * step + amax * 0.0015f) << "K " << k;
         }

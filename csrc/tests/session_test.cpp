@@ -93,7 +93,7 @@ void plant(Session& session, const std::vector<int32_t>& truth, size_t done, std
   }
 }
 
-class SessionTest : public ::testing::TestWithParam<std::tuple<DType, std::string>> {
+class SessionTest : public ::testing::TestWithParam<std::tuple<WeightFormat, std::string>> {
  protected:
   TinyOptions options() const {
     TinyOptions options;
@@ -207,7 +207,7 @@ TEST_P(SessionTest, HeadsDraftAndDecodeExactly) {
   const TokenTree tree = TokenTree::from_paths({{0}, {1}, {0, 0}, {0, 2}, {0, 0, 1}}, 3, 3);
   for (bool root_conditioned : {false, true}) {
     const std::shared_ptr<Heads> heads =
-        make_tiny_heads(model, root_conditioned, 2, DType::kFloat32);
+        make_tiny_heads(model, root_conditioned, 2, kFloat32Weights);
     Session session(model, 1, 100, 16, DType::kFloat32);
     std::vector<int32_t> tokens = {
         session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr)};
@@ -286,10 +286,12 @@ TEST_P(SessionTest, EndTokensEndAStep) {
   }
 }
 
-std::vector<std::tuple<DType, std::string>> all_variants() {
-  std::vector<std::tuple<DType, std::string>> variants;
+std::vector<std::tuple<WeightFormat, std::string>> all_variants() {
+  std::vector<std::tuple<WeightFormat, std::string>> variants;
   for (const std::string& isa : isas_under_test()) {
-    for (int i = 0; i < kNumDTypes; ++i) variants.emplace_back(static_cast<DType>(i), isa);
+    for (const NamedWeightFormat& known : kWeightFormats) {
+      variants.emplace_back(known.format, isa);
+    }
   }
   return variants;
 }
@@ -298,7 +300,7 @@ std::vector<std::tuple<DType, std::string>> all_variants() {
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SessionTest);
 INSTANTIATE_TEST_SUITE_P(Formats, SessionTest, ::testing::ValuesIn(all_variants()),
                          [](const auto& info) {
-                           return std::string(dtype_name(std::get<0>(info.param))) + "_" +
+                           return std::string(weight_format_name(std::get<0>(info.param))) + "_" +
                                   std::get<1>(info.param);
                          });
 
@@ -362,14 +364,31 @@ TEST(SessionLimitsTest, SessionsOfOneModelRunInSeveralThreads) {
   for (const std::vector<int32_t>& tokens : results) EXPECT_EQ(tokens, plain.tokens);
 }
 
+// A backend says which formats it takes; what it lacks is refused by name, before any packing.
+TEST(ModelBuilderTest, AFormatThatTheKernelsLackIsRefused) {
+  const TinyOptions options;
+  Backend backend = cpu::make_backend();
+  KernelTable kernels = *backend.kernels;
+  kernels.supports = [](const WeightFormat& format) { return format == kInt8Weights; };
+  backend.kernels = &kernels;
+  try {
+    make_tiny_model(options, backend);
+    FAIL() << "float32 was taken";
+  } catch (const std::invalid_argument& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("needs one of int8 ("), std::string::npos) << message;
+    EXPECT_NE(message.find("got float32"), std::string::npos) << message;
+  }
+}
+
 TEST(ModelBuilderTest, MissingAndWrongTensorsAreNamed) {
   const TinyOptions options;
   const ModelConfig config = testing::tiny_config(options);
-  Formats formats = {{"embed", DType::kFloat32}};
+  Formats formats = {{"embed", kFloat32Weights}};
   EXPECT_THROW(ModelBuilder(config, formats, cpu::make_backend()), std::invalid_argument);
   for (int32_t i = 0; i < config.num_layers; ++i) {
     for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"}) {
-      formats["layers." + std::to_string(i) + "." + name] = DType::kFloat32;
+      formats["layers." + std::to_string(i) + "." + name] = kFloat32Weights;
     }
   }
   ModelBuilder builder(config, formats, cpu::make_backend());

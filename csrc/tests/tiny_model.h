@@ -15,7 +15,7 @@
 namespace medusa::testing {
 
 struct TinyOptions {
-  DType format = DType::kFloat32;
+  WeightFormat format;
   std::string isa;
   int32_t sliding_window = 0;
   bool qkv_bias = false;
@@ -78,7 +78,7 @@ inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options, Backen
     for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"}) {
       formats["layers." + std::to_string(i) + "." + name] = options.format;
     }
-    if (options.mixed_qkv) formats["layers." + std::to_string(i) + ".v"] = DType::kBFloat16;
+    if (options.mixed_qkv) formats["layers." + std::to_string(i) + ".v"] = kBFloat16Weights;
   }
   ModelBuilder builder(config, formats, std::move(backend));
   WeightSlots& slots = builder.slots();
@@ -119,7 +119,7 @@ inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options) {
 /// K random heads with a draft vocabulary of 40 tokens.
 inline std::shared_ptr<Heads> make_tiny_heads(const std::shared_ptr<Model>& model,
                                               bool root_conditioned, int32_t num_layers,
-                                              DType format) {
+                                              const WeightFormat& format) {
   HeadsConfig config;
   config.num_heads = 3;
   config.num_layers = num_layers;

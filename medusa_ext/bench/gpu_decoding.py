@@ -143,7 +143,7 @@ class SyntheticModel:
         matrix: npt.NDArray[np.float32],
     ) -> None:
         for start in range(0, len(matrix), _CHUNK_ROWS):
-            builder.set_rows(name, start, "float32", matrix[start : start + _CHUNK_ROWS])
+            builder.set_rows(name, start, "F32", matrix[start : start + _CHUNK_ROWS])
 
     def _set_random(
         self,
@@ -157,7 +157,7 @@ class SyntheticModel:
         pool = self._block[:, :columns] * np.float32(scale / columns**0.5)
         for start in range(0, rows, len(pool)):
             chunk = pool[: min(len(pool), rows - start)]
-            builder.set_rows(name, start, "float32", np.ascontiguousarray(chunk))
+            builder.set_rows(name, start, "F32", np.ascontiguousarray(chunk))
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,6 @@ _KEPT: Final = {
     "Q4_0": "int4",
     "Q4_1": "int4",
 }
-# A file's storage type as the packer reads it.
-_SOURCE_TYPES: Final = {
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "Q8_0": "q8_0",
-    "Q4_0": "q4_0",
-    "Q4_1": "q4_1",
-}
 _VOCABULARY_MATRICES: Final = ("embed", "lm_head")
 
 Adapters = Mapping[str, tuple["torch.Tensor", "torch.Tensor"]]
@@ -101,11 +92,11 @@ def build_model(
             builder.set_vector(name, weight.to_float().reshape(-1))
         elif name in adapters:
             for start, rows in _adapted_rows(name, weight, adapters[name]):
-                builder.set_rows(name, start, "float32", rows)
+                builder.set_rows(name, start, "F32", rows)
         else:
             for start, stop in weight.chunks():
                 rows = np.ascontiguousarray(weight.rows(start, stop))
-                builder.set_rows(name, start, _SOURCE_TYPES[weight.dtype], rows)
+                builder.set_rows(name, start, weight.dtype, rows)
     return builder.finish()
 
 
@@ -166,11 +157,11 @@ def build_heads(
         if tensor.ndim == 1:
             builder.set_vector(name, tensor)
         else:
-            builder.set_rows(name, 0, "float32", tensor)
+            builder.set_rows(name, 0, "F32", tensor)
     if base_rows is not None:
         for start, stop in base_rows.chunks():
             rows = np.ascontiguousarray(base_rows.rows(start, stop))
-            builder.set_rows("lm_head", start, _SOURCE_TYPES[base_rows.dtype], rows)
+            builder.set_rows("lm_head", start, base_rows.dtype, rows)
     return builder.finish()
 
 

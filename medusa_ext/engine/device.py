@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,6 @@ import torch
 
 from .._build import Settings, look
 
-CUDA_DTYPES: Final = ("bfloat16", "float16", "float32")
 # The CUDA kernels use tensor cores for these head sizes; a float32 cache takes any other.
 CUDA_HEAD_SIZES: Final = (64, 80, 96, 128, 256)
 MINIMUM_CAPABILITY: Final = (8, 0)
@@ -44,14 +44,19 @@ def place(device: str, dtype: str, kv_dtype: str, head_size: int) -> Placement:
             "device: 'cuda' needs the CUDA backend, which this build of medusa_ext lacks: "
             f"{_why_cuda_is_missing()}"
         )
-    return Placement("cuda", *cuda_types(dtype, kv_dtype, head_size))
+    return Placement("cuda", *cuda_types(dtype, kv_dtype, head_size, _C.weight_formats("cuda")))
 
 
-def cuda_types(dtype: str, kv_dtype: str, head_size: int) -> tuple[str, str]:
-    """The types of weights and cache on CUDA; ValueError for those that its kernels do not take."""
+def cuda_types(
+    dtype: str, kv_dtype: str, head_size: int, formats: Sequence[str]
+) -> tuple[str, str]:
+    """The types of weights and cache on CUDA, whose kernels take weights in `formats`.
+
+    Raises ValueError for types that the kernels do not take.
+    """
     dtype = "bfloat16" if dtype == "auto" else dtype
-    if dtype not in CUDA_DTYPES:
-        need = f"'auto' (bfloat16) or one of {', '.join(CUDA_DTYPES)} on 'cuda'"
+    if dtype not in formats:
+        need = f"'auto' (bfloat16) or one of {', '.join(formats)} on 'cuda'"
         raise ValueError(f"dtype: needs {need}, where there is no {dtype}; got {dtype!r}")
     fits_tensor_cores = head_size in CUDA_HEAD_SIZES
     if kv_dtype == "auto":

@@ -12,7 +12,8 @@ Backend make_cuda(const DeviceOptions& options) {
   return cuda::make_backend(backend_options);
 }
 
-[[maybe_unused]] const bool is_registered = register_device("cuda", make_cuda);
+[[maybe_unused]] const bool is_registered =
+    register_device("cuda", {make_cuda, cuda::kernel_table});
 
 }  // namespace
 }  // namespace medusa::bindings

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/activations.h"
 #include "core/params/cache.h"
 #include "core/params/rows.h"
 

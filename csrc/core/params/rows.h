@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "core/activations.h"
 #include "core/packed_matrix.h"
 
 namespace medusa {

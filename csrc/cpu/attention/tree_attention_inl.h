@@ -84,7 +84,8 @@ inline AttentionPlan make_plan(CpuContext& context, const TreeAttentionParams& p
   plan.state_floats = AttentionState::floats(vectors, shape.padded);
   plan.scratch_floats = AttentionScratch::floats(shape);
   // A group of quantised activations must not be written by two tasks.
-  const bool splits_groups = p.out_activations.data && p.out_activations.format == DType::kInt8 &&
+  const bool splits_groups = p.out_activations.data &&
+                             p.out_activations.format == kInt8Activations &&
                              shape.group * shape.head_size % kGroupSize != 0;
   const int64_t row_floats =
       splits_groups ? int64_t{p.rows.num_rows} * p.num_query_heads * shape.head_size : 0;

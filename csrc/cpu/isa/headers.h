@@ -20,7 +20,9 @@
 #include <arm_neon.h>
 #endif
 
+#include "core/activations.h"
 #include "core/dtype.h"
+#include "core/gguf_blocks.h"
 #include "core/kernel_table.h"
 #include "core/noise.h"
 #include "core/packed_matrix.h"
@@ -31,7 +33,7 @@
 #include "core/params/rows.h"
 #include "core/params/sampling.h"
 #include "core/params/step.h"
+#include "core/weight_format.h"
 #include "cpu/isa/fill.h"
 #include "cpu/linear/activations.h"
-#include "cpu/linear/gguf_blocks.h"
 #include "cpu/runtime/context.h"

@@ -3,7 +3,8 @@
 
 #include <cstdint>
 
-#include "core/packed_matrix.h"
+#include "core/activations.h"
+#include "core/weight_format.h"
 
 namespace medusa::cpu {
 
@@ -15,28 +16,37 @@ struct Int8Row {
   float* scaled_sums;  // [groups], scale * sum(values): what a weight's minimum is multiplied by
 };
 
+inline constexpr ActivationFormat kFloatActivations = {DType::kFloat32};
+inline constexpr ActivationFormat kInt8Activations = {DType::kInt8, kGroupSize};
+
+/// Weights in groups are multiplied as integers, all others as float32.
+inline ActivationFormat activation_format(const WeightFormat& format) {
+  return format.group > 0 ? kInt8Activations : kFloatActivations;
+}
+
 inline int32_t num_groups(int32_t width) { return (width + kGroupSize - 1) / kGroupSize; }
 
 /// Bytes from one row to the next. Every row starts on a cache line, and one line more than the
 /// row needs keeps rows of 4 KiB multiples out of each other's cache sets.
-inline int64_t activation_row_bytes(DType format, int32_t width) {
+inline int64_t activation_row_bytes(const ActivationFormat& format, int32_t width) {
   const int64_t payload =
-      format == DType::kInt8 ? int64_t{num_groups(width)} * (kGroupSize + 12) : int64_t{width} * 4;
+      format.group > 0 ? int64_t{num_groups(width)} * (kGroupSize + 12) : int64_t{width} * 4;
   return (payload + 63) / 64 * 64 + 64;
 }
 
-inline int64_t activation_buffer_bytes(DType format, int32_t num_rows, int32_t width) {
+inline int64_t activation_buffer_bytes(const ActivationFormat& format, int32_t num_rows,
+                                       int32_t width) {
   return num_rows * activation_row_bytes(format, width);
 }
 
 inline float* float_row(const Activations& activations, int64_t row) {
   return reinterpret_cast<float*>(static_cast<char*>(activations.data) +
-                                  row * activation_row_bytes(DType::kFloat32, activations.width));
+                                  row * activation_row_bytes(kFloatActivations, activations.width));
 }
 
 inline Int8Row int8_row(const Activations& activations, int64_t row) {
   char* start = static_cast<char*>(activations.data) +
-                row * activation_row_bytes(DType::kInt8, activations.width);
+                row * activation_row_bytes(kInt8Activations, activations.width);
   const int64_t groups = num_groups(activations.width);
   return {reinterpret_cast<int8_t*>(start), reinterpret_cast<float*>(start + groups * kGroupSize),
           reinterpret_cast<int32_t*>(start + groups * (kGroupSize + 4)),

@@ -83,7 +83,7 @@ struct FloatKernel {
     const W* weights = reinterpret_cast<const W*>(panel_data(matrix, panel));
     const float* x = float_row(params.in, first_row);
     const int64_t stride =
-        activation_row_bytes(DType::kFloat32, params.in.width) / int64_t{sizeof(float)};
+        activation_row_bytes(kFloatActivations, params.in.width) / int64_t{sizeof(float)};
     for (int32_t k = 0; k < matrix.num_inputs; k += kFloatBlock) {
       const int count = std::min(kFloatBlock, matrix.num_inputs - k);
       const W* block = weights + int64_t{k} * kPanel;

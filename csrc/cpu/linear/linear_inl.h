@@ -168,27 +168,41 @@ void linear_format(CpuContext& cpu, const LinearParams& params) {
   }
 }
 
-inline void linear(Context& context, const LinearParams& params) {
-  CpuContext& cpu = cpu_context(context);
-  switch (params.weight->format) {
-    case DType::kFloat32:
-      return linear_format<FloatKernel<float>>(cpu, params);
-    case DType::kBFloat16:
-      return linear_format<FloatKernel<BFloat16>>(cpu, params);
-    case DType::kFloat16:
-      return linear_format<FloatKernel<Float16>>(cpu, params);
-    case DType::kInt8:
-      return linear_format<QuantizedKernel<DType::kInt8>>(cpu, params);
-    case DType::kInt4:
-      return linear_format<QuantizedKernel<DType::kInt4>>(cpu, params);
+// ---- the product of each format ----
+
+struct FormatKernel {
+  WeightFormat format;
+  void (*run)(CpuContext&, const LinearParams&);
+};
+
+constexpr FormatKernel kFormatKernels[] = {
+    {kFloat32Weights, linear_format<FloatKernel<float>>},
+    {kBFloat16Weights, linear_format<FloatKernel<BFloat16>>},
+    {kFloat16Weights, linear_format<FloatKernel<Float16>>},
+    {kInt8Weights, linear_format<QuantizedKernel<kInt8Weights>>},
+    {kInt4Weights, linear_format<QuantizedKernel<kInt4Weights>>},
+};
+
+/// Null for a format without a kernel.
+inline const FormatKernel* find_kernel(const WeightFormat& format) {
+  for (const FormatKernel& kernel : kFormatKernels) {
+    if (kernel.format == format) return &kernel;
   }
+  return nullptr;
+}
+
+inline bool supports(const WeightFormat& format) { return find_kernel(format) != nullptr; }
+
+inline void linear(Context& context, const LinearParams& params) {
+  find_kernel(params.weight->format)->run(cpu_context(context), params);
 }
 
 void fill_linear(KernelTable& table) {
+  table.supports = supports;
   table.packed_bytes = packed_bytes;
   table.pack = pack;
   table.activation_bytes = activation_buffer_bytes;
-  table.activation_format = cpu_activation_format;
+  table.activation_format = activation_format;
   table.embed = embed;
   table.rms_norm = rms_norm;
   table.quantize = quantize;

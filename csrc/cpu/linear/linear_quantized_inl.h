@@ -19,7 +19,7 @@ struct QuantizedRows {
   int64_t stride;
 
   QuantizedRows(const Activations& activations, int64_t first_row)
-      : stride(activation_row_bytes(DType::kInt8, activations.width)) {
+      : stride(activation_row_bytes(kInt8Activations, activations.width)) {
     const Int8Row row = int8_row(activations, first_row);
     values = reinterpret_cast<const char*>(row.values);
     scales = reinterpret_cast<const char*>(row.scales);
@@ -101,7 +101,7 @@ inline void dot_nibble_group(const char* group, int64_t g, const QuantizedRows& 
 }
 
 /// tile[r][n] (+)= the groups begin … end-1 of a panel; `begin` 0 starts the tile.
-template <DType kFormat, int kRows>
+template <const WeightFormat& kFormat, int kRows>
 void quantized_tile(const char* panel, int64_t begin, int64_t end, const QuantizedRows& x,
                     float* tile, Prefetch ahead) {
   Vec total[kRows][kPanelVecs];
@@ -115,8 +115,8 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
   for (int64_t g = begin; g < end; ++g) {
     const char* group = panel + g * group_bytes(kFormat);
     ahead.step();
-    std::conditional_t<kFormat == DType::kInt8, Sums, NibbleSums> sums[kRows][kPanelVecs];
-    if constexpr (kFormat == DType::kInt8) {
+    std::conditional_t<kFormat.type == WeightType::kInt8, Sums, NibbleSums> sums[kRows][kPanelVecs];
+    if constexpr (kFormat.type == WeightType::kInt8) {
       dot_group<kRows>(group, g, x, sums);
     } else {
       dot_nibble_group<kRows>(group, g, x, sums);
@@ -129,7 +129,7 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
       for (int r = 0; r < kRows; ++r) {
         total[r][v] = fma(to_vec(sums[r][v]) * scale, broadcast(x.scale(r, g)), total[r][v]);
       }
-      if constexpr (kFormat == DType::kInt4) {
+      if constexpr (kFormat.has_minimum) {
         const Vec minimum = load(scales + kPanel + v * Vec::kSize);
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
@@ -145,9 +145,9 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
   }
 }
 
-template <DType kFormat>
+template <const WeightFormat& kFormat>
 struct QuantizedKernel {
-  static constexpr int kMaxRows = kFormat == DType::kInt8 ? kInt8Rows : kInt4Rows;
+  static constexpr int kMaxRows = kFormat.type == WeightType::kInt8 ? kInt8Rows : kInt4Rows;
 
   static void compute(const LinearParams& params, int64_t panel, int32_t first_row, int32_t rows,
                       float* tile) {

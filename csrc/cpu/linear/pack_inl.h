@@ -39,22 +39,22 @@ inline QuantizedGroup quantize_int4(const float* w, int count) {
 
 /// Group g of a source row in int8 or int4; without loss from GGUF blocks of that format.
 inline QuantizedGroup source_group(const PackParams& params, const void* row, int64_t g) {
-  const DType format = params.matrix->format;
+  const WeightFormat& format = params.matrix->format;
   QuantizedGroup out;
-  if (format == DType::kInt8 && params.source_type == SourceType::kQ8_0) {
+  if (format == kInt8Weights && params.source_type == SourceType::kQ8_0) {
     const BlockQ8_0& block = static_cast<const BlockQ8_0*>(row)[g];
     out.scale = block.d;
     std::copy(block.q, block.q + kGroupSize, out.q);
     return out;
   }
-  if (format == DType::kInt4 && params.source_type == SourceType::kQ4_0) {
+  if (format == kInt4Weights && params.source_type == SourceType::kQ4_0) {
     const BlockQ4_0& block = static_cast<const BlockQ4_0*>(row)[g];
     out.scale = block.d;
     out.minimum = from_float<Float16>(-8.0f * to_float(block.d));
     for (int j = 0; j < kGroupSize; ++j) out.q[j] = nibble(block.q, j);
     return out;
   }
-  if (format == DType::kInt4 && params.source_type == SourceType::kQ4_1) {
+  if (format == kInt4Weights && params.source_type == SourceType::kQ4_1) {
     const BlockQ4_1& block = static_cast<const BlockQ4_1*>(row)[g];
     out.scale = block.d;
     out.minimum = block.m;
@@ -66,13 +66,14 @@ inline QuantizedGroup source_group(const PackParams& params, const void* row, in
       static_cast<int>(std::min<int64_t>(kGroupSize, params.matrix->num_inputs - first));
   float w[kGroupSize];
   for (int j = 0; j < count; ++j) w[j] = source_value(params.source_type, row, first + j);
-  return format == DType::kInt8 ? quantize_int8(w, count) : quantize_int4(w, count);
+  return format.type == WeightType::kInt8 ? quantize_int8(w, count) : quantize_int4(w, count);
 }
 
-inline void write_group(const QuantizedGroup& group, DType format, char* out, int column) {
+inline void write_group(const QuantizedGroup& group, const WeightFormat& format, char* out,
+                        int column) {
   Float16* scales = group_scales(out, format);
   scales[column] = group.scale;
-  if (format == DType::kInt8) {
+  if (format.type == WeightType::kInt8) {
     for (int j = 0; j < kGroupSize; ++j) {
       out[quad_index(j, column)] = static_cast<char>(group.q[j] + kWeightOffset);
     }
@@ -88,22 +89,22 @@ inline void write_group(const QuantizedGroup& group, DType format, char* out, in
 inline void pack_column(const PackParams& params, const void* row, Place place) {
   const PackedMatrix& matrix = *params.matrix;
   char* panel = panel_data(matrix, place.panel);
-  if (matrix.format == DType::kInt8 || matrix.format == DType::kInt4) {
+  if (matrix.format.group > 0) {
     for (int64_t g = 0; g < num_groups(matrix.num_inputs); ++g) {
       write_group(row ? source_group(params, row, g) : QuantizedGroup{}, matrix.format,
                   panel + g * group_bytes(matrix.format), place.column);
     }
     return;
   }
-  const int64_t padded = matrix.format == DType::kBFloat16
-                             ? (int64_t{matrix.num_inputs} + 1) / 2 * 2
-                             : int64_t{matrix.num_inputs};
+  const WeightType type = matrix.format.type;
+  const int64_t padded = type == WeightType::kBFloat16 ? (int64_t{matrix.num_inputs} + 1) / 2 * 2
+                                                       : int64_t{matrix.num_inputs};
   for (int64_t k = 0; k < padded; ++k) {
-    const int64_t index = float_index(matrix.format, k, place.column);
+    const int64_t index = float_index(type, k, place.column);
     const float w = row && k < matrix.num_inputs ? source_value(params.source_type, row, k) : 0.0f;
-    if (matrix.format == DType::kFloat32) {
+    if (type == WeightType::kFloat32) {
       reinterpret_cast<float*>(panel)[index] = w;
-    } else if (matrix.format == DType::kFloat16) {
+    } else if (type == WeightType::kFloat16) {
       reinterpret_cast<Float16*>(panel)[index] = from_float<Float16>(w);
     } else {
       reinterpret_cast<BFloat16*>(panel)[index] = from_float<BFloat16>(w);

@@ -36,27 +36,33 @@ inline Place place_of(const PackedMatrix& matrix, int64_t output) {
 
 inline int64_t num_panels(int32_t num_outputs) { return (num_outputs + kPanel - 1) / kPanel; }
 
-/// Bytes of one group of 32 inputs in a panel of a quantised format.
-constexpr int64_t group_bytes(DType format) {
-  return format == DType::kInt8 ? kPanel * (kGroupSize + 2) : kPanel * (kGroupSize / 2 + 4);
+/// Bytes that the weights of one group of 32 inputs take in a panel of a quantised format.
+constexpr int64_t group_weight_bytes(const WeightFormat& format) {
+  return kPanel * format.group / (format.type == WeightType::kInt4 ? 2 : 1);
 }
 
-inline int64_t panel_bytes(DType format, int32_t num_inputs) {
-  switch (format) {
-    case DType::kFloat32:
+/// With the group's scales, and its minima where the format has them.
+constexpr int64_t group_bytes(const WeightFormat& format) {
+  return group_weight_bytes(format) +
+         kPanel * int64_t{sizeof(Float16)} * (format.has_minimum ? 2 : 1);
+}
+
+inline int64_t panel_bytes(const WeightFormat& format, int32_t num_inputs) {
+  switch (format.type) {
+    case WeightType::kFloat32:
       return int64_t{num_inputs} * kPanel * 4;
-    case DType::kFloat16:
+    case WeightType::kFloat16:
       return int64_t{num_inputs} * kPanel * 2;
-    case DType::kBFloat16:
+    case WeightType::kBFloat16:
       return (int64_t{num_inputs} + 1) / 2 * kPanel * 4;
-    case DType::kInt8:
-    case DType::kInt4:
+    case WeightType::kInt8:
+    case WeightType::kInt4:
       break;
   }
   return num_groups(num_inputs) * group_bytes(format);
 }
 
-inline int64_t packed_bytes(DType format, int32_t num_outputs, int32_t num_inputs) {
+inline int64_t packed_bytes(const WeightFormat& format, int32_t num_outputs, int32_t num_inputs) {
   return num_panels(num_outputs) * panel_bytes(format, num_inputs);
 }
 
@@ -65,19 +71,19 @@ inline char* panel_data(const PackedMatrix& matrix, int64_t panel) {
 }
 
 /// Element index of input k of a column in a 16-bit or 32-bit panel.
-inline int64_t float_index(DType format, int64_t k, int column) {
-  return format == DType::kBFloat16 ? (k / 2 * kPanel + column) * 2 + k % 2 : k * kPanel + column;
+inline int64_t float_index(WeightType type, int64_t k, int column) {
+  return type == WeightType::kBFloat16 ? (k / 2 * kPanel + column) * 2 + k % 2
+                                       : k * kPanel + column;
 }
 
 /// Byte of input j (0 … 31) of a column in an int8 group, and in an int4 group for j < 16.
 inline int64_t quad_index(int j, int column) { return (j / 4 * kPanel + column) * 4 + j % 4; }
 
-/// The scales behind a group's weights; an int4 group's minima are kPanel further.
-inline const Float16* group_scales(const char* group, DType format) {
-  return reinterpret_cast<const Float16*>(
-      group + kPanel * (format == DType::kInt8 ? kGroupSize : kGroupSize / 2));
+/// The scales after a group's weights; a group's minima are kPanel further.
+inline const Float16* group_scales(const char* group, const WeightFormat& format) {
+  return reinterpret_cast<const Float16*>(group + group_weight_bytes(format));
 }
-inline Float16* group_scales(char* group, DType format) {
+inline Float16* group_scales(char* group, const WeightFormat& format) {
   return const_cast<Float16*>(group_scales(static_cast<const char*>(group), format));
 }
 

@@ -39,7 +39,7 @@ inline void quantize_group(const float* x, int count, Int8Row row, int64_t group
 /// piece of a row may have a count that is not).
 inline void write_activations(const float* x, int64_t first, int64_t count, const Activations& out,
                               int64_t row) {
-  if (out.format != DType::kInt8) {
+  if (out.format != kInt8Activations) {
     std::copy(x, x + count, float_row(out, row) + first);
     return;
   }

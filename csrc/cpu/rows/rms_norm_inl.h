@@ -44,7 +44,7 @@ inline void rms_norm(Context& context, const RmsNormParams& params) {
     for (int64_t r = begin; r < end; ++r) {
       const float* x = params.x + r * params.width;
       const float factor = inverse_rms(x, params.width, params.epsilon);
-      const bool is_float = params.out.format == DType::kFloat32;
+      const bool is_float = params.out.format == kFloatActivations;
       float* copy = params.out_float ? params.out_float + r * params.width : nullptr;
       float* out = params.out.data && is_float ? float_row(params.out, r)
                    : copy                      ? copy

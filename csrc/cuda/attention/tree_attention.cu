@@ -200,7 +200,7 @@ AttentionArgs attention_args(const TreeAttentionParams& params) {
   args.q = params.q;
   args.q_row_stride = params.q_row_stride;
   const bool to_activations = params.out_activations.data != nullptr;
-  args.out_dtype = to_activations ? params.out_activations.format : params.q_dtype;
+  args.out_dtype = to_activations ? params.out_activations.format.type : params.q_dtype;
   args.out = to_activations ? params.out_activations.data : params.out;
   args.num_splits = 1;
   return args;

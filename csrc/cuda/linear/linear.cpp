@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "cuda/linear/linear_epilogue.h"
+#include "cuda/linear/pack.h"
 #include "cuda/runtime/kernels.h"
 #include "cuda/runtime/workspace.h"
 #include "cuda/sampling/row_reduction.h"
@@ -43,8 +44,8 @@ cudaError_t multiply(const CudaContext& context, const LinearParams& params, Row
   product.num_rows = slice.count;
   product.num_outputs = weight.num_outputs;
   product.num_inputs = weight.num_inputs;
-  product.dtype = weight.format;
-  product.in = row_of(params.in.data, weight.format, slice.first, weight.num_inputs);
+  product.dtype = element_type(weight.format);
+  product.in = row_of(params.in.data, product.dtype, slice.first, weight.num_inputs);
   product.weight = weight.data;
   product.out = out;
   product.out_stride = out_stride;
@@ -79,7 +80,7 @@ cudaError_t finish_silu(const CudaContext& context, const LinearParams& params, 
   silu.out_activations = params.out_activations;
   if (multiplies && params.out_activations.data != nullptr) {
     silu.out_activations.data = const_cast<void*>(row_of(
-        params.out_activations.data, params.out_activations.format, slice.first, silu.width));
+        params.out_activations.data, params.out_activations.format.type, slice.first, silu.width));
   }
   return multiplies ? silu_mul(context, silu) : silu_add(context, silu);
 }
@@ -107,7 +108,7 @@ int64_t min_workspace_bytes(const LinearParams& params) { return scratch_row_byt
 /// Layers that need scratch run as many rows at a time as the workspace holds.
 cudaError_t linear(const CudaContext& context, const LinearParams& params) {
   if (params.num_rows == 0) return cudaSuccess;
-  if (params.in.format != params.weight->format) return cudaErrorInvalidValue;
+  if (params.in.format != activation_format(params.weight->format)) return cudaErrorInvalidValue;
   const int64_t row_bytes = scratch_row_bytes(params);
   if (row_bytes == 0) return multiply_into_out(context, params);
   const auto rows_at_once =

@@ -62,7 +62,7 @@ cudaError_t add_bias(const CudaContext& context, const AddBiasParams& params) {
 }
 
 cudaError_t silu_mul(const CudaContext& context, const SiluParams& params) {
-  return dispatch_float(params.out_activations.format, [&](auto tag) {
+  return dispatch_float(params.out_activations.format.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
     return launch(silu_mul_kernel<T>, element_grid(params.width, params.num_rows), dim3(kThreads),
                   0, context.stream, params);

@@ -8,65 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "core/gguf_blocks.h"
+
 namespace medusa::cuda {
 namespace {
 
 constexpr int64_t kStagingBytes = int64_t{16} << 20;
-
-void check_format(DType format) {
-  if (format == DType::kFloat32 || format == DType::kBFloat16 || format == DType::kFloat16) return;
-  throw std::runtime_error(std::string("cuda: weight format: float32, bfloat16 or float16, got ") +
-                           dtype_name(format));
-}
-
-Float16 read_half(const unsigned char* from) {
-  Float16 value;
-  std::memcpy(&value.bits, from, sizeof value.bits);
-  return value;
-}
-
-/// One block of 32 weights as GGUF stores it (core/packed_matrix.h); returns its bytes.
-int64_t unpack_block(SourceType type, const unsigned char* block, float* out) {
-  const float scale = to_float(read_half(block));
-  if (type == SourceType::kQ8_0) {
-    for (int i = 0; i < kGroupSize; ++i) {
-      out[i] = scale * static_cast<float>(static_cast<int8_t>(block[2 + i]));
-    }
-    return 2 + kGroupSize;
-  }
-  const bool has_min = type == SourceType::kQ4_1;
-  const float min = has_min ? to_float(read_half(block + 2)) : -8 * scale;
-  const unsigned char* nibbles = block + (has_min ? 4 : 2);
-  for (int i = 0; i < kGroupSize / 2; ++i) {
-    out[i] = scale * static_cast<float>(nibbles[i] & 15) + min;
-    out[i + kGroupSize / 2] = scale * static_cast<float>(nibbles[i] >> 4) + min;
-  }
-  return (has_min ? 4 : 2) + kGroupSize / 2;
-}
-
-template <typename T>
-void read_elements(const unsigned char* source, int32_t width, float* out) {
-  for (int32_t i = 0; i < width; ++i) {
-    T value;
-    std::memcpy(&value, source + int64_t{i} * static_cast<int64_t>(sizeof(T)), sizeof value);
-    out[i] = to_float(value);
-  }
-}
-
-void read_row(SourceType type, const unsigned char* source, int32_t width, float* out) {
-  switch (type) {
-    case SourceType::kFloat32:
-      return read_elements<float>(source, width, out);
-    case SourceType::kBFloat16:
-      return read_elements<BFloat16>(source, width, out);
-    case SourceType::kFloat16:
-      return read_elements<Float16>(source, width, out);
-    case SourceType::kQ8_0:
-    case SourceType::kQ4_0:
-    case SourceType::kQ4_1:
-      for (int32_t i = 0; i < width; i += kGroupSize) source += unpack_block(type, source, out + i);
-  }
-}
 
 template <typename T>
 void write_row(const std::vector<float>& row, unsigned char* out) {
@@ -79,9 +26,11 @@ void write_row(const std::vector<float>& row, unsigned char* out) {
 void convert_row(const PackParams& params, int32_t index, std::vector<float>& row,
                  unsigned char* out) {
   const auto* source = static_cast<const unsigned char*>(params.source);
-  read_row(params.source_type, source + index * params.source_stride, params.matrix->num_inputs,
-           row.data());
-  switch (params.matrix->format) {
+  for (size_t k = 0; k < row.size(); ++k) {
+    row[k] = source_value(params.source_type, source + index * params.source_stride,
+                          static_cast<int64_t>(k));
+  }
+  switch (element_type(params.matrix->format)) {
     case DType::kBFloat16:
       return write_row<BFloat16>(row, out);
     case DType::kFloat16:
@@ -93,15 +42,25 @@ void convert_row(const PackParams& params, int32_t index, std::vector<float>& ro
 
 }  // namespace
 
-int64_t packed_bytes(DType format, int32_t num_outputs, int32_t num_inputs) {
-  check_format(format);
-  return int64_t{num_outputs} * num_inputs * dtype_bytes(format);
+bool supports(const WeightFormat& format) {
+  return format == kFloat32Weights || format == kBFloat16Weights || format == kFloat16Weights;
+}
+
+DType element_type(const WeightFormat& format) {
+  if (format == kFloat32Weights) return DType::kFloat32;
+  if (format == kBFloat16Weights) return DType::kBFloat16;
+  if (format == kFloat16Weights) return DType::kFloat16;
+  throw std::runtime_error(std::string("cuda: weight format: float32, bfloat16 or float16, got ") +
+                           weight_format_name(format));
+}
+
+int64_t packed_bytes(const WeightFormat& format, int32_t num_outputs, int32_t num_inputs) {
+  return int64_t{num_outputs} * num_inputs * dtype_bytes(element_type(format));
 }
 
 void pack(const PackParams& params) {
   const PackedMatrix& matrix = *params.matrix;
-  check_format(matrix.format);
-  const int64_t row_bytes = matrix.num_inputs * dtype_bytes(matrix.format);
+  const int64_t row_bytes = matrix.num_inputs * dtype_bytes(element_type(matrix.format));
   const auto rows_at_once = static_cast<int32_t>(
       std::clamp<int64_t>(kStagingBytes / std::max<int64_t>(row_bytes, 1), 1, params.num_rows));
   std::vector<float> row(static_cast<size_t>(matrix.num_inputs));
@@ -121,13 +80,10 @@ void pack(const PackParams& params) {
   }
 }
 
-int64_t activation_bytes(DType format, int32_t num_rows, int32_t width) {
-  return int64_t{num_rows} * width * dtype_bytes(format);
+int64_t activation_bytes(const ActivationFormat& format, int32_t num_rows, int32_t width) {
+  return int64_t{num_rows} * width * dtype_bytes(format.type);
 }
 
-DType activation_format(DType weight_format) {
-  check_format(weight_format);
-  return weight_format;
-}
+ActivationFormat activation_format(const WeightFormat& format) { return {element_type(format)}; }
 
 }  // namespace medusa::cuda

@@ -1,4 +1,5 @@
 // Embedding rows of the tokens, as float32.
+#include "cuda/linear/pack.h"
 #include "cuda/runtime/device_math.cuh"
 #include "cuda/runtime/dispatch.h"
 #include "cuda/runtime/kernels.h"
@@ -37,7 +38,7 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(EmbedArgs args) {
 cudaError_t embed(const CudaContext& context, const EmbedParams& params) {
   if (params.num_rows == 0) return cudaSuccess;
   const EmbedArgs args = {params.table->num_inputs, params.tokens, params.table->data, params.out};
-  return dispatch_float(params.table->format, [&](auto tag) {
+  return dispatch_float(element_type(params.table->format), [&](auto tag) {
     using T = typename decltype(tag)::type;
     return launch(embed_kernel<T>, dim3(params.num_rows), dim3(kThreads), 0, context.stream, args);
   });

@@ -33,7 +33,7 @@ cudaError_t quantize(const CudaContext& context, const QuantizeParams& params) {
   const int64_t size = int64_t{params.num_rows} * params.width;
   if (size == 0) return cudaSuccess;
   const ConvertArgs args = {size, params.x, params.out.data};
-  return dispatch_float(params.out.format, [&](auto tag) {
+  return dispatch_float(params.out.format.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const auto blocks = static_cast<unsigned>((size + kThreads - 1) / kThreads);
     return launch(convert_kernel<T>, dim3(blocks), dim3(kThreads), 0, context.stream, args);

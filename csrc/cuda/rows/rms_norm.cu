@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(RmsNormParams params
 
 cudaError_t rms_norm(const CudaContext& context, const RmsNormParams& params) {
   if (params.num_rows == 0) return cudaSuccess;
-  return dispatch_float(params.out.format, [&](auto tag) {
+  return dispatch_float(params.out.format.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
     auto* kernel = params.width % 4 == 0 ? rms_norm_kernel<T, 4> : rms_norm_kernel<T, 1>;
     return launch(kernel, dim3(params.num_rows), dim3(kThreads), 0, context.stream, params);

@@ -10,6 +10,7 @@ const KernelTable& kernel_table() {
   static const KernelTable table = [] {
     KernelTable t = {};
     t.name = "cuda";
+    t.supports = supports;
     t.packed_bytes = packed_bytes;
     t.pack = pack;
     t.activation_bytes = activation_bytes;

@@ -46,8 +46,9 @@ ModelConfig small_config(int32_t window) {
 }
 
 /// The same weights on any backend.
-std::shared_ptr<Model> make_model(const Backend& backend, DType format, int32_t window) {
+std::shared_ptr<Model> make_model(const Backend& backend, DType dtype, int32_t window) {
   const ModelConfig config = small_config(window);
+  const WeightFormat format = weights_of(dtype);
   Formats formats = {{"embed", format}};
   for (int32_t i = 0; i < config.num_layers; ++i) {
     for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"}) {
@@ -125,18 +126,18 @@ Sampling sampling_at(float temperature) {
   return sampling;
 }
 
-void check(DType format, float temperature, int32_t window) {
+void check(DType dtype, float temperature, int32_t window) {
   SCOPED_TRACE(::testing::Message()
-               << dtype_name(format) << " T " << temperature << " window " << window);
+               << dtype_name(dtype) << " T " << temperature << " window " << window);
   const Sampling sampling = sampling_at(temperature);
   int num_steps = 0;
-  const std::vector<int32_t> expected = decode(make_model(cpu::make_backend(), format, window),
-                                               format, sampling, nullptr, &num_steps);
-  const std::shared_ptr<Model> model = make_model(make_backend(), format, window);
+  const std::vector<int32_t> expected =
+      decode(make_model(cpu::make_backend(), dtype, window), dtype, sampling, nullptr, &num_steps);
+  const std::shared_ptr<Model> model = make_model(make_backend(), dtype, window);
   const auto compare = [&] {
-    EXPECT_EQ(expected, decode(model, format, sampling, nullptr, &num_steps)) << "plain";
+    EXPECT_EQ(expected, decode(model, dtype, sampling, nullptr, &num_steps)) << "plain";
     EXPECT_EQ(kNumTokens - 1, num_steps);
-    EXPECT_EQ(expected, decode(model, format, sampling, &expected, &num_steps)) << "over trees";
+    EXPECT_EQ(expected, decode(model, dtype, sampling, &expected, &num_steps)) << "over trees";
     EXPECT_LT(num_steps, kNumTokens * 3 / 4) << "the planted paths were not accepted";
   };
   under_schedules(compare, 1);  // thousands of launches; each kernel's test has the schedules

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/weight_format.h"
 #include "cuda/runtime/context.h"
 
 namespace medusa::cuda::testing {
@@ -94,6 +95,13 @@ inline std::vector<float> decode(DType dtype, const std::vector<unsigned char>& 
 /// What `dtype` makes of floats.
 inline std::vector<float> rounded(DType dtype, const std::vector<float>& values) {
   return decode(dtype, encode(dtype, values));
+}
+
+/// Weights of a floating type, without scales.
+inline WeightFormat weights_of(DType dtype) {
+  return dtype == DType::kFloat32    ? kFloat32Weights
+         : dtype == DType::kBFloat16 ? kBFloat16Weights
+                                     : kFloat16Weights;
 }
 
 /// Half the distance between neighbours, relative.

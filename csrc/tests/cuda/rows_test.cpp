@@ -29,7 +29,7 @@ struct TestMatrix {
   TestMatrix(DType dtype, int n, int k, std::mt19937& random)
       : values(rounded(dtype, random_floats(static_cast<size_t>(n) * k, random))),
         device(encode(dtype, values)) {
-    packed.format = dtype;
+    packed.format = weights_of(dtype);
     packed.num_outputs = n;
     packed.num_inputs = k;
     packed.data = device.data();
@@ -80,7 +80,7 @@ TEST(RmsNorm, DividesByTheRootMeanSquare) {
         params.epsilon = 1e-5f;
         params.x = device_x.data();
         params.weight = device_weight.data();
-        params.out = {dtype, width, out.data()};
+        params.out = {{dtype}, width, out.data()};
         params.out_float = out_float.data();
         TestContext context;
         ASSERT_EQ(cudaSuccess, rms_norm(context, params));
@@ -107,7 +107,8 @@ TEST(Quantize, Converts) {
   for (const DType dtype : kDTypes) {
     const DeviceVector<unsigned char> out(x.size() * static_cast<size_t>(dtype_bytes(dtype)));
     TestContext context;
-    ASSERT_EQ(cudaSuccess, quantize(context, {3, 101, device_x.data(), {dtype, 101, out.data()}}));
+    ASSERT_EQ(cudaSuccess,
+              quantize(context, {3, 101, device_x.data(), {{dtype}, 101, out.data()}}));
     EXPECT_EQ(rounded(dtype, x), decode(dtype, out.host()));
   }
 }
@@ -251,13 +252,13 @@ void check_linear(DType dtype, const LinearShape& s, int64_t workspace) {
   const DeviceVector<int32_t> best(rows);
   LinearParams params;
   params.num_rows = rows;
-  params.in = {dtype, k, in.device.data()};
+  params.in = {{dtype}, k, in.device.data()};
   params.weight = &weight.packed;
   params.bias = s.has_bias ? device_bias.data() : nullptr;
   params.epilogue = s.epilogue;
   params.out = s.to_activations ? nullptr : out.data();
   params.out_stride = stride;
-  if (s.to_activations) params.out_activations = {dtype, width, activations.data()};
+  if (s.to_activations) params.out_activations = {{dtype}, width, activations.data()};
   params.argmax = best.data();
   params.max_value = max_value.data();
   TestContext context(std::max(workspace, min_workspace_bytes(params)));
@@ -335,7 +336,8 @@ TEST(Pack, DequantisesBlocks) {
         source.push_back(static_cast<unsigned char>((first + i) % 16 | (first + i + 16) % 16 << 4));
       }
     }
-    for (const DType format : kDTypes) {
+    for (const DType dtype : kDTypes) {
+      const WeightFormat format = weights_of(dtype);
       const DeviceVector<unsigned char> data(static_cast<size_t>(packed_bytes(format, 4, 64)));
       PackedMatrix matrix;
       matrix.format = format;
@@ -350,12 +352,14 @@ TEST(Pack, DequantisesBlocks) {
       params.first_output = 1;
       params.num_rows = 2;
       pack(params);
-      const std::vector<float> values = decode(format, data.host());
+      const std::vector<float> values = decode(dtype, data.host());
       EXPECT_EQ(expected, std::vector<float>(values.begin() + 64, values.begin() + 192));
       EXPECT_TRUE(std::isnan(values[63]) && std::isnan(values[192])) << "other rows were written";
     }
   }
-  EXPECT_THROW(packed_bytes(DType::kInt4, 4, 64), std::runtime_error);
+  EXPECT_THROW(packed_bytes(kInt4Weights, 4, 64), std::runtime_error);
+  EXPECT_EQ((std::vector<std::string>{"float32", "bfloat16", "float16"}),
+            supported_formats(kernel_table()));
 }
 
 // What the decoder sees of a failing kernel: its name and the reason.

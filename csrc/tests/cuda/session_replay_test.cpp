@@ -80,7 +80,7 @@ Texts decode(const std::shared_ptr<Model>& model, const Sampling& sampling,
              const Drafting& drafting, size_t* num_recorded = nullptr) {
   std::shared_ptr<Heads> heads;
   if (drafting.heads) {
-    heads = make_tiny_heads(model, drafting.root_conditioned, 2, DType::kFloat32);
+    heads = make_tiny_heads(model, drafting.root_conditioned, 2, kFloat32Weights);
   }
   Session session(model, kBatch, 200, drafting.max_nodes, DType::kFloat32);
   session.set_sampling(sampling);
@@ -166,7 +166,7 @@ TEST(SessionReplay, ProfilingChangesNoToken) {
   const std::vector<int32_t> truth =
       decode(make_tiny_model({}), sampling_at(0, false), plain(9))[0];
   const std::shared_ptr<Model> model = make_tiny_model({}, make_backend());
-  const std::shared_ptr<Heads> heads = make_tiny_heads(model, true, 1, DType::kFloat32);
+  const std::shared_ptr<Heads> heads = make_tiny_heads(model, true, 1, kFloat32Weights);
   const TokenTree tree = TokenTree::from_paths({{0}, {1}, {0, 0}}, 3, 32);
   Session session(model, 1, 100, 8, DType::kFloat32);
   session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr);

@@ -86,7 +86,7 @@ std::vector<float> run(const AttentionCase& c, Splits splits) {
   const DType out_dtype = to_activations ? c.shape.dtype : c.shape.q_dtype;
   DeviceVector<unsigned char> out(c.q.size() * static_cast<size_t>(dtype_bytes(out_dtype)));
   if (to_activations) {
-    params.out_activations = {out_dtype, c.num_query_heads() * c.shape.head_size, out.data()};
+    params.out_activations = {{out_dtype}, c.num_query_heads() * c.shape.head_size, out.data()};
   } else {
     params.out = out.data();
   }

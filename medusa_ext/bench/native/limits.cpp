@@ -35,8 +35,8 @@ namespace isa = medusa::cpu::MEDUSA_ISA_NAMESPACE;
 
 #define MEDUSA_EXPORT extern "C" __attribute__((visibility("default")))
 
-/// Runs the peak of float32 (0), int8 (3) or int4 (4), the values of DType; returns the operations
-/// done.
+/// Runs the peak of float32 (0), int8 (3) or int4 (4), indices of kWeightFormats; returns the
+/// operations done.
 MEDUSA_EXPORT float medusa_probe_peak(int32_t format, int64_t iterations) {
   const auto peak = format == 0 ? isa::float_peak : format == 3 ? isa::int8_peak : isa::int4_peak;
   return static_cast<float>(peak(iterations));

@@ -76,15 +76,16 @@ ModelConfig config_of(const Shape& shape) {
 void fill(WeightSlots& slots, const std::string& name, int32_t outputs, int32_t inputs) {
   constexpr int32_t kRows = 64;
   std::vector<float> rows(static_cast<size_t>(kRows) * static_cast<size_t>(inputs));
-  for (size_t i = 0; i < rows.size(); ++i) rows[i] = 1e-3f * (static_cast<float>(i * 37 % 101) - 50);
+  for (size_t i = 0; i < rows.size(); ++i)
+    rows[i] = 1e-3f * (static_cast<float>(i * 37 % 101) - 50);
   for (int32_t n = 0; n < outputs; n += kRows) {
     slots.set_rows(name, n, SourceType::kFloat32, rows.data(), std::min(kRows, outputs - n),
                    int64_t{inputs} * 4);
   }
 }
 
-std::shared_ptr<Model> make_model(const Shape& shape, DType format, DType vocabulary_format,
-                                  const Backend& backend) {
+std::shared_ptr<Model> make_model(const Shape& shape, const WeightFormat& format,
+                                  const WeightFormat& vocabulary_format, const Backend& backend) {
   const ModelConfig config = config_of(shape);
   struct Piece {
     const char* name;
@@ -146,9 +147,9 @@ struct ChainRows {
 
 constexpr int32_t kFigures = 5;
 
-void run(const std::string& isa, const Shape& shape, DType format, DType vocabulary_format,
-         int32_t threads, int32_t length, const int32_t* row_counts, int32_t num_counts,
-         int32_t repeats, double* out) {
+void run(const std::string& isa, const Shape& shape, const WeightFormat& format,
+         const WeightFormat& vocabulary_format, int32_t threads, int32_t length,
+         const int32_t* row_counts, int32_t num_counts, int32_t repeats, double* out) {
   Backend backend = cpu::make_backend(isa);
   profile.original = *backend.kernels;
   KernelTable timed = *backend.kernels;
@@ -187,16 +188,17 @@ void run(const std::string& isa, const Shape& shape, DType format, DType vocabul
 
 /// out[repeats][num_counts][5]: seconds of a whole forward of row_counts[i] rows, of its matrix
 /// products, of its attention, of the plain products of its layers with the weights in the
-/// caches, and the operations of these. 0, or 1 with a message.
+/// caches, and the operations of these. Formats are indices of kWeightFormats. 0, or 1 with a
+/// message.
 extern "C" __attribute__((visibility("default"))) int32_t medusa_step_profile(
     const char* isa, const int32_t* shape, int32_t format, int32_t vocabulary_format,
-    int32_t threads, int32_t length, const int32_t* row_counts, int32_t num_counts,
-    int32_t repeats, double* out, char* message, int64_t message_bytes) {
+    int32_t threads, int32_t length, const int32_t* row_counts, int32_t num_counts, int32_t repeats,
+    double* out, char* message, int64_t message_bytes) {
   try {
     const medusa::Shape sizes = {shape[0], shape[1], shape[2], shape[3],
                                  shape[4], shape[5], shape[6]};
-    medusa::run(isa, sizes, static_cast<medusa::DType>(format),
-                static_cast<medusa::DType>(vocabulary_format), threads, length, row_counts,
+    medusa::run(isa, sizes, medusa::kWeightFormats[format].format,
+                medusa::kWeightFormats[vocabulary_format].format, threads, length, row_counts,
                 num_counts, repeats, out);
     return 0;
   } catch (const std::exception& error) {

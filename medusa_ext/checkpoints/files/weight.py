@@ -11,16 +11,9 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-# Formats that reach the packer without loss -> its names; every other one is presented as F16.
-SOURCE_TYPES: Final = {
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "Q8_0": "q8_0",
-    "Q4_0": "q4_0",
-    "Q4_1": "q4_1",
-}
-NATIVE_DTYPES: Final = tuple(SOURCE_TYPES)
+# Formats that the packer reads as they are, under these names (csrc/core/source_type.h); every
+# other one is presented as F16.
+NATIVE_DTYPES: Final = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
 
 # GGML's types: number in the file -> (name, elements per block, bytes per block).
 GGML_TYPES: Final[dict[int, tuple[str, int, int]]] = {
@@ -85,11 +78,6 @@ class WeightTensor:
     def dtype(self) -> str:
         """The format of the bytes that `rows` returns."""
         return self.stored if self.stored in NATIVE_DTYPES else "F16"
-
-    @property
-    def source_type(self) -> str:
-        """The name under which the native builder's `set_rows` knows `dtype`."""
-        return SOURCE_TYPES[self.dtype]
 
     @property
     def num_rows(self) -> int:
