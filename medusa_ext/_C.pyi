@@ -89,6 +89,9 @@ class Model:
     def packed_bytes(self) -> int: ...
     @property
     def formats(self) -> dict[str, str]: ...
+    @property
+    def supported_formats(self) -> list[str]:
+        """Formats that matrices can have on this model's device, finest first."""
 
 class HeadsBuilder:
     """Medusa heads for `model`. Matrices: `{k}.{l}.weight` [H, H] (of kind "root", `{k}.0.weight`
@@ -128,6 +131,9 @@ class Heads:
     def draft_vocab_size(self) -> int: ...
     @property
     def packed_bytes(self) -> int: ...
+    @property
+    def formats(self) -> dict[str, str]:
+        """Those of "blocks" and of the "lm_head" that they score with."""
 
 class Session:
     """A KV cache and the state of B sequences. Not for two threads at once: that raises

@@ -37,6 +37,11 @@ std::unique_ptr<HeadsBuilder> make_builder(const std::shared_ptr<Model>& model, 
                                         parse_format("lm_head_format", lm_head_format));
 }
 
+std::map<std::string, std::string> formats_of(const Heads& heads) {
+  return {{"blocks", weight_format_name(heads.first_block.packed.format)},
+          {"lm_head", weight_format_name(heads.lm_head(0).format)}};
+}
+
 }  // namespace
 
 void register_heads(py::module_& module) {
@@ -49,7 +54,8 @@ void register_heads(py::module_& module) {
           [](const Heads& heads) { return heads.config.root_conditioned ? "root" : "medusa"; })
       .def_property_readonly("draft_vocab_size",
                              [](const Heads& heads) { return heads.config.draft_vocab_size; })
-      .def_property_readonly("packed_bytes", &Heads::packed_bytes);
+      .def_property_readonly("packed_bytes", &Heads::packed_bytes)
+      .def_property_readonly("formats", formats_of);
 
   py::class_<HeadsBuilder>(module, "HeadsBuilder", "Packs Medusa heads tensor by tensor.")
       .def(py::init(&make_builder), py::arg("model"), py::arg("num_heads"), py::arg("num_layers"),

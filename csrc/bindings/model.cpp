@@ -81,7 +81,10 @@ void register_model(py::module_& module) {
       .def_property_readonly("isa",
                              [](const Model& model) { return model.backend().kernels->name; })
       .def_property_readonly("packed_bytes", &Model::packed_bytes)
-      .def_property_readonly("formats", formats_of);
+      .def_property_readonly("formats", formats_of)
+      .def_property_readonly("supported_formats", [](const Model& model) {
+        return supported_formats(*model.backend().kernels);
+      });
 
   py::class_<ModelBuilder>(module, "ModelBuilder",
                            "Packs weights tensor by tensor, under their canonical names.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -131,17 +131,29 @@ def _adapted_rows(
         yield start, weight.to_float(start, stop) + up[start:stop] @ down
 
 
+def head_formats(dtype: str, supported: Sequence[str]) -> tuple[str, str]:
+    """Formats of heads' blocks and lm_heads, for a model of `dtype` on a device that takes
+    `supported`.
+
+    At most 8 bits where the device has them, whatever the model's format: heads only draft, so
+    that no lossless text depends on their precision, and a proposal takes the time of reading them.
+    The default heads take a quarter of it in int8, and as many of their drafts are accepted.
+    """
+    if dtype == "int4":
+        return "int4", "int8"
+    return ("int8", "int8") if "int8" in supported else (dtype, dtype)
+
+
 def build_heads(
     model: _C.Model, checkpoint: HeadsCheckpoint, source: ModelSource, dtype: str
 ) -> _C.Heads:
-    """Packs heads for `model`; dtype "auto" keeps the checkpoint's own precision.
+    """Packs heads for `model`, whose weights have `dtype`, in the formats of `head_formats`.
 
     Heads that score a draft vocabulary without lm heads of their own get the base's rows for it.
     """
     from .. import _C
 
-    kept = str(checkpoint.blocks[0][0].weight.dtype).removeprefix("torch.")
-    block_format = kept if dtype == "auto" else dtype
+    block_format, lm_head_format = head_formats(dtype, model.supported_formats)
     base_rows = _draft_rows(checkpoint, source)
     builder = _C.HeadsBuilder(
         model,
@@ -150,7 +162,7 @@ def build_heads(
         checkpoint.kind,
         _lm_head_kind(checkpoint, base_rows),
         block_format,
-        "int8" if dtype == "int4" else block_format,
+        lm_head_format,
         None if checkpoint.token_map is None else checkpoint.token_map.numpy(),
     )
     for name, tensor in _head_tensors(checkpoint):
