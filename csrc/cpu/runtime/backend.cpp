@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "core/errors.h"
 #include "cpu/runtime/context.h"
 #include "cpu/runtime/isa.h"
 
@@ -17,23 +18,13 @@ namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
-class OutOfMemory : public std::bad_alloc {
- public:
-  explicit OutOfMemory(int64_t bytes)
-      : message_("out of memory: needs " + std::to_string(bytes >> 20) + " MiB more") {}
-  const char* what() const noexcept override { return message_.c_str(); }
-
- private:
-  std::string message_;
-};
-
 /// Zeroed pages straight from the kernel: a cache costs only the rows that are used, and large
 /// arrays begin and may lie in huge pages, which spares the weight stream most of its address
 /// translations.
 Storage map_pages(int64_t bytes) {
   const size_t mapped = static_cast<size_t>(bytes + kHugePage);
   void* pages = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (pages == MAP_FAILED) throw OutOfMemory(bytes);
+  if (pages == MAP_FAILED) throw OutOfMemory("", bytes);
   const uintptr_t address = reinterpret_cast<uintptr_t>(pages);
   void* aligned = reinterpret_cast<void*>((address + kHugePage - 1) / kHugePage * kHugePage);
 #ifdef MADV_HUGEPAGE

@@ -3,11 +3,11 @@
 
 #include <cstring>
 #include <memory>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "core/errors.h"
 #include "cuda/runtime/context.h"
 #include "cuda/runtime/error.h"
 #include "cuda/runtime/graph.h"
@@ -17,18 +17,7 @@
 namespace medusa::cuda {
 namespace {
 
-class OutOfMemory : public std::bad_alloc {
- public:
-  explicit OutOfMemory(int64_t bytes)
-      : message_("cuda: out of memory: needs " + std::to_string(bytes >> 20) + " MiB more") {}
-  const char* what() const noexcept override { return message_.c_str(); }
-
- private:
-  std::string message_;
-};
-
 constexpr int64_t kStagingBytes = int64_t{1} << 20;
-constexpr int kMinCapability = 8;
 
 /// Throws std::runtime_error that says why the device cannot be used.
 void check_device(int device) {
@@ -54,7 +43,7 @@ Storage allocate(int device, int64_t bytes) {
   void* data = nullptr;
   if (bytes > 0 && cudaMalloc(&data, static_cast<size_t>(bytes)) != cudaSuccess) {
     cudaGetLastError();
-    throw OutOfMemory(bytes);
+    throw OutOfMemory("cuda: ", bytes);
   }
   return Storage(data, [](void* memory) { cudaFree(memory); });
 }
@@ -63,7 +52,7 @@ Storage allocate_pinned(int64_t bytes) {
   void* data = nullptr;
   if (cudaMallocHost(&data, static_cast<size_t>(bytes)) != cudaSuccess) {
     cudaGetLastError();
-    throw OutOfMemory(bytes);
+    throw OutOfMemory("cuda: ", bytes);
   }
   return Storage(data, [](void* memory) { cudaFreeHost(memory); });
 }

@@ -6,6 +6,9 @@
 
 namespace medusa::cuda {
 
+/// The least major version of a device's compute capability.
+constexpr int kMinCapability = 8;
+
 /// Its entries throw std::runtime_error where a launcher returns an error.
 const KernelTable& kernel_table();
 

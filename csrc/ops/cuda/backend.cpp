@@ -13,7 +13,6 @@ namespace medusa::ops {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
-constexpr int kMinCapability = 8;
 
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
@@ -28,8 +27,9 @@ int attribute(cudaDeviceAttr which, int device) {
 struct OperatorContext : cuda::CudaContext {
   void prepare(int device) {
     const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
-    TORCH_CHECK(major >= kMinCapability, "medusa: needs a device of compute capability 8.0 or ",
-                "later, got ", major, ".", attribute(cudaDevAttrComputeCapabilityMinor, device));
+    TORCH_CHECK(major >= cuda::kMinCapability,
+                "medusa: needs a device of compute capability 8.0 or ", "later, got ", major, ".",
+                attribute(cudaDevAttrComputeCapabilityMinor, device));
     num_multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device);
     stream = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream();
     memory = c10::cuda::CUDACachingAllocator::get()->allocate(kWorkspaceBytes);
