@@ -42,8 +42,6 @@ struct Backend {
   /// memory that `work` uses or copies from or to must come from `allocate_host`. A launch reads
   /// what is there by then; sizes are those of the recording.
   std::function<std::unique_ptr<Graph>(Context&, const std::function<void()>& work)> capture;
-  /// Set where `capture` is: the trees of a recorded step, whose heads run on the device.
-  void (*merge_drafts)(Context&, const MergeDraftsParams&) = nullptr;
   /// True where sampling one row at a time along the accepted walk beats sampling all rows.
   bool samples_along_walk = false;
 };

@@ -27,10 +27,10 @@ class Context {
   virtual void activate() {}
 };
 
-/// The kernels of one backend and instruction set. Every entry is set. An entry that fails on the
-/// device throws std::runtime_error; CPU kernels do not fail.
+/// The kernels of one backend and instruction set. Every entry is set but those of the last
+/// section. An entry that fails on the device throws std::runtime_error; CPU kernels do not fail.
 struct KernelTable {
-  const char* name;  // "generic", "avx2", "avx512", "neon", "cuda"
+  const char* name;  // an instruction set of cpu/runtime/isa.h, or "cuda"
 
   // Weights and activations.
   /// Whether matrices of `format` can be packed and multiplied; what follows is for these alone.
@@ -62,6 +62,9 @@ struct KernelTable {
   void (*tree_rows)(Context&, const TreeRowsParams&);
   void (*gather_hidden)(Context&, const GatherHiddenParams&);
   void (*head_inputs)(Context&, const HeadInputsParams&);
+
+  // The trees of a recorded step, whose heads run on the device: for backends that record.
+  void (*merge_drafts)(Context&, const MergeDraftsParams&);
 };
 
 }  // namespace medusa

@@ -125,7 +125,7 @@ RowTable StepRows::merge(Context& context, MergeDraftsParams drafts) const {
   drafts.tokens = tokens_.device.data();
   drafts.parents = parents_.device.data();
   drafts.num_nodes = num_nodes_.device.data();
-  backend_->merge_drafts(context, drafts);
+  backend_->kernels->merge_drafts(context, drafts);
 
   TreeRowsParams trees;
   trees.num_sequences = drafts.num_sequences;

@@ -165,9 +165,6 @@ Backend make_backend(const BackendOptions& options) {
   backend.synchronize = [](Context& context) { owning(context).synchronize(); };
   backend.wait_for = wait_for;
   backend.capture = capture_graph;
-  backend.merge_drafts = [](Context& context, const MergeDraftsParams& params) {
-    check(merge_drafts(cuda_context(context), params), "merge_drafts");
-  };
   return backend;
 }
 

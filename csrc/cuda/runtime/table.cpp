@@ -63,6 +63,9 @@ const KernelTable& kernel_table() {
     t.head_inputs = [](Context& context, const HeadInputsParams& params) {
       check(head_inputs(cuda_context(context), params), "head_inputs");
     };
+    t.merge_drafts = [](Context& context, const MergeDraftsParams& params) {
+      check(merge_drafts(cuda_context(context), params), "merge_drafts");
+    };
     return t;
   }();
   return table;
