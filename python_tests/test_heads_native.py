@@ -105,17 +105,6 @@ def test_version_3_keeps_everything(options: dict[str, Any], tmp_path: Path) -> 
     assert_same(heads, load_heads(save_heads(loaded, tmp_path / "again")))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_raw_weights_for_the_native_builder(dtype: torch.dtype, tmp_path: Path) -> None:
-    heads = load_heads(save_heads(random_heads(kind="root", lm_heads=1, dtype=dtype), tmp_path))
-    names = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-    for (name, tensor), (raw_name, weight) in zip(heads.tensors(), heads.weights(), strict=True):
-        assert name == raw_name and weight.dtype == names[dtype]
-        values = torch.from_numpy(weight.to_float().copy()).reshape(weight.shape)
-        assert torch.equal(values, tensor.float())
-        assert weight.rows().tobytes() == tensor.contiguous().view(torch.uint8).numpy().tobytes()
-
-
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16", "int8"])
 def test_storage_types(storage: str, tmp_path: Path) -> None:
     heads = random_heads(dtype=torch.float32, kind="root", lm_heads=1, draft_vocab=32)

@@ -134,7 +134,7 @@ def test_gguf_of_mixed_types(family: str, tmp_path: Path, caplog: Any) -> None:
             kind = Type.F32
         values = state[state_name(name)].numpy()
         wanted = gguf.dequantize(gguf.quantize(values, kind), kind).reshape(values.shape)
-        assert weight.stored == kind.name
+        assert weight.storage == kind.name
         np.testing.assert_array_equal(weight.to_float().reshape(weight.shape), wanted, name)
         if kind in (Type.Q5_0, Type.Q5_1):
             assert weight.dtype == "F16"
@@ -196,7 +196,7 @@ def test_k_quants_dequantise_as_gguf_does(tmp_path: Path) -> None:
         # Scales are 16-bit floats somewhere in the block: keep every byte pair a small number.
         raw[:, 1::2] &= 0x2F
         weight = next(w for n, w in iter_weights(open_source(path)) if n.endswith("up"))
-        tensor = replace(weight, stored=kind.name, shape=(5, 2 * elements), data=raw)
+        tensor = replace(weight, storage=kind.name, shape=(5, 2 * elements), data=raw)
         wanted = gguf.dequantize(raw, kind).astype(np.float32)
         np.testing.assert_array_equal(tensor.to_float(), wanted)
         np.testing.assert_array_equal(tensor.rows().view(np.float16), wanted.astype(np.float16))

@@ -107,9 +107,9 @@ def _rope_scaling(fields: Fields, file: GgufFile) -> RopeScaling:
         raise fields.fail("rope.scaling.type", "'none' or 'linear'", kind)
     if ROPE_FACTORS in file:
         tensor = file[ROPE_FACTORS]
-        if tensor.stored != "F32" or tensor.num_columns > MAX_HEAD_SIZE or tensor.num_rows != 1:
+        if tensor.storage != "F32" or tensor.num_columns > MAX_HEAD_SIZE or tensor.num_rows != 1:
             need = f"a vector of at most {MAX_HEAD_SIZE} F32 numbers"
-            raise failure(file.path, ROPE_FACTORS, need, (tensor.stored, tensor.shape))
+            raise failure(file.path, ROPE_FACTORS, need, (tensor.storage, tensor.shape))
         values = tensor.to_float()[0]
         if not bool(np.isfinite(values).all() and (values > 0).all()):
             raise failure(file.path, ROPE_FACTORS, "positive finite numbers", values.tolist())

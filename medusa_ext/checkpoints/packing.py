@@ -47,8 +47,8 @@ def choose_formats(source: ModelSource, dtype: str) -> dict[str, str]:
         if len(item.shape) != 2:
             continue
         if dtype == "auto":
-            stored = source.tensors[item.stored].stored
-            formats[item.canonical] = _KEPT.get(stored, "int8")
+            storage = source.tensors[item.stored].storage
+            formats[item.canonical] = _KEPT.get(storage, "int8")
         elif dtype == "int4" and item.canonical in _VOCABULARY_MATRICES:
             formats[item.canonical] = "int8"
         else:

@@ -159,7 +159,7 @@ def half_rotation_order(num_rows: int, num_heads: int) -> npt.NDArray[np.int64]:
 
 def _notice_conversions(source: ModelSource, plan: list[PlannedWeight]) -> None:
     """One notice for all the weights whose format is not taken as it is."""
-    formats = [source.tensors[item.stored].stored for item in plan]
+    formats = [source.tensors[item.stored].storage for item in plan]
     foreign = {f: formats.count(f) for f in sorted(set(formats) - set(NATIVE_DTYPES))}
     if foreign:
         listed = ", ".join(f"{count} of {name}" for name, count in foreign.items())

@@ -90,15 +90,15 @@ def tensor_from_torch(name: str, tensor: Any, file: str) -> WeightTensor:
     """
     import torch
 
-    stored = _TORCH_DTYPES.get(str(tensor.dtype))
-    if stored is None:
+    storage = _TORCH_DTYPES.get(str(tensor.dtype))
+    if storage is None:
         raise failure(file, f"type of {name!r}", "floating point", str(tensor.dtype))
     if not 1 <= tensor.dim() <= 2 or tensor.numel() == 0:
         need = "one or two non-empty dimensions"
         raise failure(file, f"shape of {name!r}", need, tuple(tensor.shape))
     rows = tensor.shape[0] if tensor.dim() == 2 else 1
     data = tensor.detach().contiguous().reshape(rows, -1).view(torch.uint8).numpy()
-    return WeightTensor(name, tuple(tensor.shape), stored, data.astype(np.uint8, copy=False), file)
+    return WeightTensor(name, tuple(tensor.shape), storage, data.astype(np.uint8, copy=False), file)
 
 
 def shards_of_index(index: Path) -> dict[Path, tuple[str, ...] | None]:

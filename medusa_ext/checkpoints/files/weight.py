@@ -61,7 +61,7 @@ def row_bytes(dtype: str, columns: int) -> int:
 class WeightTensor:
     """A matrix [rows, columns] or a vector [columns] (one row) of a checkpoint.
 
-    `dtype` is the format `rows` hands out, one of NATIVE_DTYPES; `stored` is the file's own,
+    `dtype` is the format `rows` hands out, one of NATIVE_DTYPES; `storage` is the file's own,
     another one where the file's format is converted row by row on the way (to F16, so that no
     second copy of the tensor exists). `data` [rows, bytes of a row] is a view on the mapped file;
     `row_order`, if set, maps row i of the tensor to row `row_order[i]` of `data`.
@@ -69,7 +69,7 @@ class WeightTensor:
 
     name: str
     shape: tuple[int, ...]
-    stored: str
+    storage: str
     data: Bytes
     file: str
     row_order: npt.NDArray[np.int64] | None = None
@@ -77,7 +77,7 @@ class WeightTensor:
     @property
     def dtype(self) -> str:
         """The format of the bytes that `rows` returns."""
-        return self.stored if self.stored in NATIVE_DTYPES else "F16"
+        return self.storage if self.storage in NATIVE_DTYPES else "F16"
 
     @property
     def num_rows(self) -> int:
@@ -99,13 +99,13 @@ class WeightTensor:
 
         A view on the mapped file where nothing has to be converted or reordered.
         """
-        if self.stored in NATIVE_DTYPES:
+        if self.storage in NATIVE_DTYPES:
             return self._stored_rows(start, stop)
         with np.errstate(over="ignore"):
             half = self.to_float(start, stop).astype(np.float16)
         if not np.isfinite(half).all():
             raise ValueError(
-                f"{self.file}: {self.name} ({self.stored}): converting to F16 needs finite values "
+                f"{self.file}: {self.name} ({self.storage}): converting to F16 needs finite values "
                 f"of magnitude up to 65504, got others in rows {start} to {stop}"
             )
         return half.view(np.uint8)
@@ -113,20 +113,20 @@ class WeightTensor:
     def to_float(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
         """Rows [start, stop) as float32 [n, columns]."""
         raw = self._stored_rows(start, stop)
-        if self.stored == "F32":
+        if self.storage == "F32":
             return raw.view(np.float32)
-        if self.stored == "F16":
+        if self.storage == "F16":
             return raw.view(np.float16).astype(np.float32)
-        if self.stored == "BF16":
+        if self.storage == "BF16":
             return (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
-        if self.stored == "F64":
+        if self.storage == "F64":
             with np.errstate(over="ignore"):
                 return raw.view(np.float64).astype(np.float32)
         try:
-            return _dequantize(raw, self.stored, self.num_columns)
+            return _dequantize(raw, self.storage, self.num_columns)
         except (KeyError, NotImplementedError) as error:
             raise ValueError(
-                f"{self.file}: {self.name}: type {self.stored} needs a newer gguf package"
+                f"{self.file}: {self.name}: type {self.storage} needs a newer gguf package"
             ) from error
 
     def chunks(self, max_bytes: int = _CHUNK_BYTES) -> Iterator[tuple[int, int]]:
@@ -140,7 +140,7 @@ class WeightTensor:
         if len(self.shape) == 2:
             return replace(self, row_order=order)
         values = self.to_float()[:, order]
-        return replace(self, stored="F32", data=np.ascontiguousarray(values).view(np.uint8))
+        return replace(self, storage="F32", data=np.ascontiguousarray(values).view(np.uint8))
 
     def _stored_rows(self, start: int, stop: int | None) -> Bytes:
         if self.row_order is not None:
@@ -148,11 +148,11 @@ class WeightTensor:
         return np.ascontiguousarray(self.data[start:stop])
 
 
-def _dequantize(raw: Bytes, stored: str, columns: int) -> npt.NDArray[np.float32]:
+def _dequantize(raw: Bytes, storage: str, columns: int) -> npt.NDArray[np.float32]:
     """GGML blocks [n, bytes] to float32 [n, columns] by the gguf package's own arithmetic."""
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
     with np.errstate(all="ignore"):
-        values = dequantize(raw, GGMLQuantizationType[stored])
+        values = dequantize(raw, GGMLQuantizationType[storage])
     return np.ascontiguousarray(values, dtype=np.float32).reshape(raw.shape[0], columns)

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checks import Fields, failure
-from ..files.safetensors import tensor_from_torch
-from ..files.weight import WeightTensor
 from ..source import open_source
 from ..weights import base_fingerprint
 from .files import HeadFiles, open_head_files
@@ -91,11 +89,6 @@ class HeadsCheckpoint:
         else:
             for k, matrix in enumerate(matrices):
                 yield f"{k}.lm_head", matrix
-
-    def weights(self) -> Iterator[tuple[str, WeightTensor]]:
-        """The same as raw rows for the native builder, as `iter_weights` gives a model's."""
-        for name, tensor in self.tensors():
-            yield name, tensor_from_torch(name, tensor, str(self.path))
 
 
 def load_heads(path: str | Path) -> HeadsCheckpoint:
