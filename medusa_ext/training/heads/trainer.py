@@ -67,7 +67,11 @@ class Trainer:
     ) -> None:
         self.settings, self.data, self.vocabulary = settings, data, vocabulary
         self.processes = processes
-        self.dtype = _DTYPES.get(settings.dtype) or faster_dtype(data.manifest.hidden_size)
+        self.dtype: torch.dtype = (
+            faster_dtype(data.manifest.hidden_size)
+            if settings.dtype == "auto"
+            else getattr(torch, settings.dtype)
+        )
         self.heads = HeadStack(
             settings.kind,
             settings.num_heads,
@@ -249,6 +253,3 @@ class Trainer:
             facts = self.train_step()
             for call in calls:
                 call(facts)
-
-
-_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
