@@ -11,7 +11,6 @@
 #include "cuda/runtime/context.h"
 #include "cuda/runtime/error.h"
 #include "cuda/runtime/graph.h"
-#include "cuda/runtime/kernels.h"
 #include "cuda/runtime/table.h"
 
 namespace medusa::cuda {
