@@ -1,11 +1,15 @@
-"""What heads are packed as: 8 bits or fewer, whatever the base's format and the checkpoint's."""
+"""What heads are packed as (8 bits or fewer, whatever the base), and from which storage types."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from models import tiny_directory
 
 import medusa_ext
 from medusa_ext import _C, generate
+from medusa_ext.checkpoints import NATIVE_DTYPES
+from medusa_ext.checkpoints.files.weight import BLOCK_SIZES, row_bytes
 from medusa_ext.checkpoints.packing import head_formats
 from medusa_ext.checkpoints.types import DTYPES, FORMATS
 
@@ -40,3 +44,16 @@ def test_the_default_heads_are_small_and_change_no_text(dtype: str) -> None:
     drafted = generate(model, PROMPT, 48, tree=8, draft="heads")
     assert drafted.tokens == plain.tokens
     assert drafted.stats.tokens_per_step > 1.5
+
+
+def test_storage_types_have_one_name_from_the_file_to_the_packer() -> None:
+    model = medusa_ext.load(tiny_directory(), heads=None)
+    width = model.config.hidden_size
+    builder = _C.HeadsBuilder(model.native, 1, 1, "medusa", "base", "int8", "int8")
+    for i, storage in enumerate(NATIVE_DTYPES):
+        row = np.zeros((1, row_bytes(storage, width)), np.uint8)
+        builder.set_rows("0.0.weight", i, storage, row)
+    for storage in {*BLOCK_SIZES, "float32"} - {*NATIVE_DTYPES}:
+        message = f"0.0.weight: source_type: needs F32, .*Q4_1, got {storage}"
+        with pytest.raises(ValueError, match=message):
+            builder.set_rows("0.0.weight", len(NATIVE_DTYPES), storage, row)
