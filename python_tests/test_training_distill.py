@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,6 +156,35 @@ def test_the_users_prompts_are_all_answered_but_those_held_out(
     assert kept == {"first question", "second question"}
     with pytest.raises(ValueError, match="not held out"):
         distiller(tmp_path / "none", prompts=prompts[2:3], exclusion=Exclusion([held])).run(10)
+
+
+def test_a_prompt_that_the_template_refuses_is_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompts = [Prompt.ask(f"question {i}", "t") for i in range(5)]
+    prompts.insert(2, Prompt(messages=(("system", "s"), ("user", "refused")), source="t"))
+    run = distiller(tmp_path, prompts=tuple(prompts))
+    run.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}"
+        "{{ raise_exception('no system messages') }}{% endif %}{{ m['content'] }}{% endfor %}"
+    )
+    with caplog.at_level(logging.WARNING, "medusa_ext"):
+        run.run(10**6)
+    assert "1 prompts skipped" in caplog.text and "no system messages" in caplog.text
+    assert len((tmp_path / "prompts-0000.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
+    one = Conversation(
+        np.zeros(1, np.int32), np.zeros(2, np.int32), np.zeros((2, 4), dtype=np.float16)
+    )
+    before = os.umask(umask)
+    try:
+        write_shard(tmp_path / "one.safetensors", [one])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "one.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_the_model_writes_prompts_of_its_own() -> None:

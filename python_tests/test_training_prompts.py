@@ -68,6 +68,43 @@ def test_broken_lines_are_named_and_skipped_up_to_the_limit(
         read_prompts(path, max_broken=2)
 
 
+def test_half_a_surrogate_pair_is_a_broken_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    messages = [{"role": "user", "content": "half \udc00"}]
+    lines = [{"prompt": "good"}, {"prompt": "half \ud83d"}, {"messages": messages}]
+    lines += [{"prompt": "whole \U0001f600"}, {"prompt": "q", "source": "\ud83d"}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with caplog.at_level(logging.WARNING, "medusa_ext"):
+        assert [p.messages[0][1] for p in read_prompts(path)] == ["good", "whole \U0001f600"]
+    for number in (2, 3, 5):
+        assert f"line {number}: needs valid Unicode" in caplog.text
+    assert "3 broken lines skipped" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["share.json", "share.jsonl"])
+def test_a_json_array_is_read_item_by_item(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    path = tmp_path / name
+    share_gpt = {"conversations": [{"from": "human", "value": "Hi"}]}
+    alpaca = {"instruction": "do", "input": "", "output": "done"}
+    path.write_text("\n" + json.dumps([share_gpt, {"messages": []}, alpaca], indent=1))
+    with caplog.at_level(logging.WARNING, "medusa_ext"):
+        assert [p.messages for p in read_prompts(path)] == [(("user", "Hi"),), (("user", "do"),)]
+    assert "item 2: needs a user's turn" in caplog.text
+    with pytest.raises(PromptError, match="item 2: "):
+        read_exclusion([path], with_human_eval=False)
+
+
+def test_an_array_that_is_cut_off_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "cut.json"
+    path.write_text('[{"prompt": "a"},\n{"prom')
+    with pytest.raises(PromptError, match=r"cut\.json: needs a whole JSON array"):
+        read_prompts(path)
+
+
 def test_a_file_without_prompts_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "none.jsonl"
     path.write_text("\n\n")

@@ -30,7 +30,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument("out", type=Path, help="the data directory")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="answer tokens to make")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a name, directory or .gguf file")
-    parser.add_argument("--prompts", type=Path, nargs="*", default=[], help="JSONL files")
+    parser.add_argument(
+        "--prompts", type=Path, nargs="*", default=[], help="JSONL files or JSON arrays"
+    )
     parser.add_argument("--max-broken", type=int, default=20, help="broken lines to put up with")
     parser.add_argument(
         "--exclude",

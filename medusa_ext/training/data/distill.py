@@ -120,14 +120,21 @@ class Distiller:
         else:
             found = self._synthesised(number)
         dropped = 0
+        refused: list[str] = []
         for prompt in found:
-            size = len(encode_prompt(self.tokenizer, prompt))
+            try:
+                size = len(encode_prompt(self.tokenizer, prompt))
+            except ValueError as error:
+                refused.append(f"{prompt.key!r:.60}: {error}")
+                continue
             if self.exclusion.matches(prompt) or size > self.settings.max_prompt_tokens:
                 dropped += 1
             else:
                 yield prompt
         if dropped:
             _log.info("round %d: %d prompts dropped as held out or too long", number, dropped)
+        if refused:
+            _log.warning("%d prompts skipped, the first: %s", len(refused), refused[0])
 
     def _synthesised(self, number: int) -> Iterator[Prompt]:
         """Templates and, if the model has a chat template, prompts of its own."""

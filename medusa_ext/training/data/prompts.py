@@ -1,11 +1,11 @@
-"""Prompts for self-distillation: what they are, reading them from JSONL, leaving some out."""
+"""Prompts for self-distillation: what they are, reading them from files, leaving some out."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -64,8 +64,20 @@ def prompt_from_json(item: Any) -> Prompt:
     """One line of a prompt file: {"prompt": ...} (with "raw": true for text outside the chat
     template), {"messages": [...]}, ShareGPT's {"conversations": [...]}, or a bare string.
 
-    A conversation is cut after its last user turn. Raises ValueError saying what is missing.
+    A conversation is cut after its last user turn. Raises ValueError saying what is missing, or
+    where text is not valid Unicode (half a surrogate pair, which no tokenizer takes).
     """
+    prompt = _prompt_of(item)
+    for text in (prompt.text, prompt.source, *(content for _, content in prompt.messages)):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            got = f"{text[error.start]!r} at {error.start}"
+            raise ValueError(f"needs valid Unicode, got {got}") from error
+    return prompt
+
+
+def _prompt_of(item: Any) -> Prompt:
     if isinstance(item, str):
         item = {"prompt": item}
     if not isinstance(item, dict):
@@ -101,33 +113,78 @@ def _turn(turn: Any) -> tuple[str, str]:
 
 
 def read_prompts(path: Path, max_broken: int = 20) -> list[Prompt]:
-    """The prompts of a JSONL file; broken lines are named in a warning and skipped.
+    """The prompts of a JSONL file, or of a JSON array as ShareGPT and Alpaca are published.
+
+    Broken lines (items of an array) are named and counted in a warning and skipped.
 
     Raises:
-        PromptError: more than `max_broken` lines are broken, no line is a prompt, or the file is
-            a held-out list by its name.
+        PromptError: more than `max_broken` are broken, none is a prompt, an array is cut off, or
+            the file is a held-out list by its name.
     """
     refuse_held_out(path)
     prompts: list[Prompt] = []
     broken: list[str] = []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                prompts.append(prompt_from_json(json.loads(line)))
-            except (ValueError, RecursionError) as error:
-                broken.append(f"line {number}: {error}")
-                if len(broken) > max_broken:
-                    listed = "; ".join(broken[:5])
-                    raise PromptError(
-                        f"{path}: needs at most {max_broken} broken lines, got more: {listed}; ..."
-                    ) from error
+    for place, found in _read(path):
+        if isinstance(found, Prompt):
+            prompts.append(found)
+            continue
+        broken.append(f"{place}: {found}")
+        if len(broken) > max_broken:
+            listed = "; ".join(broken[:5])
+            raise PromptError(
+                f"{path}: needs at most {max_broken} broken lines, got more: {listed}; ..."
+            ) from found
     if broken:
         _log.warning("%s: %d broken lines skipped: %s", path, len(broken), "; ".join(broken))
     if not prompts:
         raise PromptError(f"{path}: needs at least one prompt, got none")
     return prompts
+
+
+def _read(path: Path) -> Iterator[tuple[str, Prompt | Exception]]:
+    """What every line or item of a prompt file holds, by its place: a prompt or what is wrong."""
+    array = _array(path)
+    if array is not None:
+        for number, item in enumerate(array, start=1):
+            yield f"item {number}", _attempt(prompt_from_json, item)
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"line {number}", _attempt(_prompt_of_line, line)
+
+
+def _attempt(read: Callable[[Any], Prompt], value: Any) -> Prompt | Exception:
+    try:
+        return read(value)
+    except (ValueError, RecursionError) as error:
+        return error
+
+
+def _prompt_of_line(line: str) -> Prompt:
+    return prompt_from_json(json.loads(line))
+
+
+def _array(path: Path) -> list[Any] | None:
+    """The items of a file that is one JSON array; None for any other, which is read by lines.
+
+    A JSONL file may begin with a bracket too, in a broken first line; a .json file may not.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while (first := file.read(1)).isspace():
+            pass
+        if first != "[":
+            return None
+        file.seek(0)
+        text = file.read()
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if path.suffix.lower() == ".json":
+            raise PromptError(f"{path}: needs a whole JSON array, got: {error}") from error
+        return None
+    assert isinstance(items, list)
+    return items
 
 
 def refuse_held_out(path: Path) -> None:
@@ -166,13 +223,10 @@ def read_exclusion(paths: Iterable[Path], with_human_eval: bool = True) -> Exclu
     """
     texts: list[str] = []
     for path in paths:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    if line.strip():
-                        texts.append(prompt_from_json(json.loads(line)).key)
-                except (ValueError, RecursionError) as error:
-                    raise PromptError(f"{path}: line {number}: {error}") from error
+        for place, found in _read(path):
+            if not isinstance(found, Prompt):
+                raise PromptError(f"{path}: {place}: {found}") from found
+            texts.append(found.key)
     if with_human_eval:
         texts.extend(human_eval_prompts())
     return Exclusion(texts)

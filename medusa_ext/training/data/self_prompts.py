@@ -67,12 +67,18 @@ def encode_text(tokenizer: Any, text: str) -> Int32Array:
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> Int32Array:
-    """A prompt's tokens: through the chat template, or raw text with the usual start token."""
+    """A prompt's tokens: through the chat template, or raw text with the usual start token.
+
+    Raises ValueError if the template refuses the conversation, as some do a system message.
+    """
     if not prompt.messages:
         return np.array(tokenizer.encode(prompt.text), dtype=np.int32)
     if getattr(tokenizer, "chat_template", None) is None:
         text = "\n\n".join(content for _, content in prompt.messages) + "\n\n"
         return np.array(tokenizer.encode(text), dtype=np.int32)
     messages = [{"role": role, "content": content} for role, content in prompt.messages]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return encode_text(tokenizer, str(rendered))
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # jinja's own kinds, raised by the template
+        raise ValueError(f"the model's chat template refused it: {error}") from error
+    return encode_text(tokenizer, str(text))
