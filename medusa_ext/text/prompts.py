@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-Message = Mapping[str, str]
-Prompt = str | Sequence[int] | Sequence[Message]
+from .chat import Message, check_unicode, encode_chat
 
-_MARKS: Final = tuple(chr(code) for code in range(0xE000, 0xE100))
+Prompt = str | Sequence[int] | Sequence[Message]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def encode(tokenizer: Any, vocab_size: int, prompt: Any, continues: bool) -> Enc
     if isinstance(prompt, str):
         if not prompt:
             raise ValueError("prompt: needs at least one token, got an empty string")
-        _check_unicode(prompt)
+        check_unicode(prompt)
         ids = tokenizer.encode(prompt, add_special_tokens=not continues)
         return _checked(ids, vocab_size, whole=False)
     if isinstance(prompt, np.ndarray) and prompt.ndim == 1:
@@ -71,64 +70,6 @@ def encode(tokenizer: Any, vocab_size: int, prompt: Any, continues: bool) -> Enc
     if not all(_is_id(item) for item in prompt):
         raise TypeError(f"prompt: needs token ids or chat messages, got {prompt!r:.120}")
     return _checked([int(item) for item in prompt], vocab_size, whole=False)
-
-
-def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """The ids of a conversation in the model's chat template, the assistant's turn opened.
-
-    A control token's spelling inside a message is cut in two by a private-use character, which
-    survives the template; the rendered text is then tokenised in pieces cut at these marks, so the
-    spelling stays text: no message can end its turn or open another.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise ValueError("prompt: chat messages need a model with a chat template; this has none")
-    for message in messages:
-        if not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise ValueError(
-                f"prompt: a chat message needs 'role' and 'content' strings, got {message!r:.120}"
-            )
-        _check_unicode(message["content"])
-    everything = "".join(str(value) for message in messages for value in message.values())
-    mark = next((mark for mark in _MARKS if mark not in everything), None)
-    if mark is None:
-        raise ValueError(
-            "prompt: needs one private-use character left to mark pieces, got them all"
-        )
-    spellings = _control_spellings(tokenizer)
-    guarded = [
-        {key: _cut(value, spellings, mark) for key, value in message.items()}
-        for message in messages
-    ]
-    try:
-        text = tokenizer.apply_chat_template(guarded, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # jinja's own kinds, raised by the template
-        raise ValueError(f"prompt: the model's chat template refused it: {error}") from error
-    ids: list[int] = []
-    for piece in text.split(mark):
-        ids += tokenizer.encode(piece, add_special_tokens=False)
-    return ids
-
-
-def _control_spellings(tokenizer: Any) -> list[str]:
-    added = tokenizer.added_tokens_decoder.values()
-    return sorted({token.content for token in added if len(token.content.strip()) > 1}, key=len)
-
-
-def _cut(text: Any, spellings: Sequence[str], mark: str) -> Any:
-    if not isinstance(text, str):
-        return text
-    for spelling in spellings:
-        text = text.replace(spelling, spelling[0] + mark + spelling[1:])
-    return text
-
-
-def _check_unicode(text: str) -> None:
-    """ValueError for half a surrogate pair, which no tokenizer takes."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        got = f"{text[error.start]!r} at {error.start}"
-        raise ValueError(f"prompt: needs valid Unicode, got {got}") from error
 
 
 def _is_id(item: Any) -> bool:

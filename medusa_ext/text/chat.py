@@ -1,0 +1,124 @@
+"""Chat messages, in the forms in which clients send them, rendered by the model's template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+Message = Mapping[str, Any]
+
+_MARKS: Final = tuple(chr(code) for code in range(0xE000, 0xE100))
+
+
+def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """The ids of a conversation in the model's chat template, the assistant's turn opened.
+
+    A last message of the assistant's is the beginning of its answer, which is continued. Content
+    is a string or a list of text parts; beside tool calls it may be missing.
+
+    A control token's spelling inside a message is cut in two by a private-use character, which
+    survives the template; the rendered text is then tokenised in pieces cut at these marks, so the
+    spelling stays text: no message can end its turn or open another.
+
+    Raises ValueError naming what is wrong with a message, or why the template refuses them.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError("prompt: chat messages need a model with a chat template; this has none")
+    plain = [_plain(message) for message in messages]
+    everything = "".join(_strings(plain))
+    check_unicode(everything)
+    mark = next((mark for mark in _MARKS if mark not in everything), None)
+    if mark is None:
+        raise ValueError(
+            "prompt: needs one private-use character left to mark pieces, got them all"
+        )
+    text = _render(tokenizer, _cut(plain, _control_spellings(tokenizer), mark))
+    ids: list[int] = []
+    for piece in text.split(mark):
+        ids += tokenizer.encode(piece, add_special_tokens=False)
+    return ids
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """A message whose content is a string, as every template takes it."""
+    content = message.get("content")
+    if content is None and message.get("tool_calls"):
+        content = ""
+    elif isinstance(content, list | tuple):
+        content = "\n".join(_part(part) for part in content)
+    if not isinstance(message.get("role"), str) or not isinstance(content, str):
+        raise ValueError(
+            f"prompt: a chat message needs 'role' and 'content' strings, got {message!r:.120}"
+        )
+    return {**message, "content": content}
+
+
+def _part(part: Any) -> str:
+    """The text of one part of a content list."""
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if isinstance(part, Mapping) else None
+    if not isinstance(text, str) or part.get("type", "text") != "text":
+        raise ValueError(f"prompt: a chat message's content needs parts of text, got {part!r:.120}")
+    return text
+
+
+def _render(tokenizer: Any, messages: list[dict[str, Any]]) -> str:
+    """The template's text, with the assistant's turn opened or, if it is begun, left open."""
+    last = messages[-1]
+    begun = last["role"] == "assistant" and not last.get("tool_calls")
+    if begun and not last["content"].strip():
+        messages, begun = messages[:-1], False
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=not begun,
+                continue_final_message=begun,
+            )
+        )
+    except Exception as error:  # jinja's own kinds, raised by the template
+        raise ValueError(f"prompt: the model's chat template refused it: {error}") from error
+
+
+def _control_spellings(tokenizer: Any) -> list[str]:
+    added = tokenizer.added_tokens_decoder.values()
+    return sorted({token.content for token in added if len(token.content.strip()) > 1}, key=len)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in a message, in tool calls and their arguments too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(key)
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def _cut(value: Any, spellings: Sequence[str], mark: str) -> Any:
+    """The value with every control token's spelling in its strings cut in two."""
+    if isinstance(value, Mapping):
+        return {
+            _cut(key, spellings, mark): _cut(item, spellings, mark) for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_cut(item, spellings, mark) for item in value]
+    if not isinstance(value, str):
+        return value
+    for spelling in spellings:
+        value = value.replace(spelling, spelling[0] + mark + spelling[1:])
+    return value
+
+
+def check_unicode(text: str) -> None:
+    """ValueError for half a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        got = f"{text[error.start]!r} at {error.start}"
+        raise ValueError(f"prompt: needs valid Unicode, got {got}") from error
