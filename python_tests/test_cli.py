@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import pytest
 from models import tiny, tiny_directory, tiny_heads
 
 from medusa_ext import generate
+from medusa_ext.checkpoints.heads import resolve
 from medusa_ext.cli import chat
 from medusa_ext.cli.main import main
+from medusa_ext.training.atomic import only_writer
 
 PROMPT = "hello hello"
 
@@ -151,6 +154,32 @@ def test_convert(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(capsys, "convert", source, str(tmp_path / "v1"), "--to", "v0.1", *base)[0] == 0
     code, _, err = run(capsys, "convert", str(tiny_heads("root")), out, "--to", "v2")
     assert code == 2 and err.count("\n") == 1
+
+
+def test_packaged_heads_by_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packaged = tmp_path / "packaged"
+    monkeypatch.setattr(resolve, "PACKAGED_HEADS", packaged)
+    shutil.copytree(tiny_heads(), packaged / "base" / "named")
+    out = str(tmp_path / "v2")
+    assert run(capsys, "convert", "named", out, "--to", "v2")[:2] == (0, out + "\n")
+    code, shown, _ = run(capsys, "tree", "--heads", "named", "--nodes", "4")
+    assert code == 0 and "4 nodes" in shown
+    shutil.copytree(tiny_heads(), packaged / "other" / "named")
+    code, _, err = run(capsys, "convert", "named", out, "--to", "v2")
+    assert code == 2 and "base, other all have some" in err
+    code, _, err = run(capsys, "convert", "unknown", out, "--to", "v2")
+    assert code == 2 and "unknown" in err
+
+
+def test_distill_refuses_a_directory_that_is_written_to(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with only_writer(tmp_path):
+        code, _, err = run(capsys, "distill", str(tmp_path))
+    assert code == 2 and f"{tmp_path}: needs to be written by one run at a time" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tune_measures_and_keeps(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from training_data import tiny_data
 from medusa_ext.checkpoints import open_source
 from medusa_ext.checkpoints.heads.checkpoint import load_heads
 from medusa_ext.drafting.trees import Tree
+from medusa_ext.training.atomic import only_writer
 from medusa_ext.training.data.shards import Manifest, read_shard, write_shard
 from medusa_ext.training.data.vocabulary import choose_vocabulary
 from medusa_ext.training.heads import trainer as trainer_module
@@ -173,6 +174,17 @@ def test_int8_heads_keep_their_values(tmp_path: Path) -> None:
         true, found = exact.blocks[k][0].weight, small.blocks[k][0].weight
         step = true.abs().amax(1, keepdim=True) / 127
         assert bool(((true - found).abs() <= 0.5001 * step).all())
+
+
+def test_two_runs_into_one_directory_are_refused(tmp_path: Path) -> None:
+    with only_writer(tmp_path / "out"):
+        with pytest.raises(OSError, match="out: needs to be written by one run at a time"):
+            train(SMALL, options(tmp_path / "out"), Processes())
+        with only_writer(tmp_path / "other"):
+            pass
+    assert list((tmp_path / "out").iterdir()) == []
+    with only_writer(tmp_path / "out"):
+        pass
 
 
 def test_a_killed_run_resumes_to_the_same_weights(

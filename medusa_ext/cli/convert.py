@@ -17,7 +17,7 @@ def register(subparsers: Any) -> None:
         description="Converts Medusa heads of any published layout. Where the target cannot hold "
         "something, the error says what.",
     )
-    parser.add_argument("heads", type=Path, help="directory or file with the heads")
+    parser.add_argument("heads", help="directory or file with the heads, or a packaged name")
     parser.add_argument("out", type=Path, help="directory to write")
     parser.add_argument("--to", required=True, choices=FORMATS, help="the layout")
     parser.add_argument(
@@ -34,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
     """Converts and says where."""
     from ..checkpoints.heads.checkpoint import load_heads
     from ..checkpoints.heads.convert import convert
+    from ..checkpoints.heads.resolve import heads_without_base
 
-    heads = load_heads(args.heads)
+    heads = load_heads(heads_without_base(args.heads))
     lm_head, vocab_size = None, None
     if args.base is not None:
         lm_head, vocab_size = _base_lm_head(args.base)

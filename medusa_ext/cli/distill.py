@@ -72,6 +72,15 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the data, with a progress bar on a terminal."""
+    from ..training.atomic import only_writer
+
+    settings = _settings(args)
+    with only_writer(args.out):
+        _distill(args, settings)
+    return 0
+
+
+def _distill(args: argparse.Namespace, settings: DistillSettings) -> None:
     from tqdm import tqdm
 
     from ..checkpoints import open_source
@@ -80,7 +89,6 @@ def run(args: argparse.Namespace) -> int:
     from ..training.data.distill import Distiller, open_run
     from ..training.data.prompts import read_exclusion, read_prompts
 
-    settings = _settings(args)
     prompts = [p for path in args.prompts for p in read_prompts(path, args.max_broken)]
     source = open_source(resolve_model(args.model))
     backend = _backend(args, source, settings)
@@ -105,7 +113,6 @@ def run(args: argparse.Namespace) -> int:
         f"{finished.tokens} answer tokens of {finished.conversations} conversations in {args.out} "
         f"({finished.seconds:.0f} s)"
     )
-    return 0
 
 
 def _settings(args: argparse.Namespace) -> DistillSettings:

@@ -23,7 +23,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument("file", nargs="?", type=Path, help="a JSON file with a list of rank paths")
     parser.add_argument("--nodes", type=int, default=16, help="nodes, the root included")
     parser.add_argument("--depth", type=int, default=4, help="heads, where none are named")
-    parser.add_argument("--heads", type=Path, help="heads whose calibration decides")
+    parser.add_argument(
+        "--heads", help="heads whose calibration decides: a path or a packaged name"
+    )
     parser.add_argument("--random", type=int, metavar="SEED", help="a random tree instead")
     parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
     parser.add_argument(
@@ -64,8 +66,9 @@ def _trees(args: argparse.Namespace) -> tuple[NestedTrees, bool]:
     if args.heads is None:
         return default_trees(args.depth), False
     from ..checkpoints.heads.checkpoint import load_heads
+    from ..checkpoints.heads.resolve import heads_without_base
 
-    checkpoint = load_heads(args.heads)
+    checkpoint = load_heads(heads_without_base(args.heads))
     if checkpoint.rank_traces is None:
         return default_trees(checkpoint.num_heads), False
     return nested_from_traces(checkpoint.rank_traces.numpy()), True

@@ -1,8 +1,12 @@
-"""Files that are whole or absent: written beside their place, flushed to the disk, renamed."""
+"""Files that are whole or absent: written beside their place, flushed to the disk, renamed.
+
+And folders that one run at a time writes to.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -49,6 +53,31 @@ def naming(path: Path) -> Iterator[None]:
         # Theirs do not always say that the disk is full.
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(f"{path}: cannot write, {free:.0f} MB are free: {error}") from error
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Holds a folder, made if need be, for this run alone; the system lets go when the run dies.
+
+    The lock is on the folder itself, so no file is left in it. Where a file system has no locks
+    (some network ones) the run goes on without. Raises OSError naming the folder if another run
+    writes to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                f"{folder}: needs to be written by one run at a time, got a second one; wait for "
+                "the other, or name another directory"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

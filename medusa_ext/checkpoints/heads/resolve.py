@@ -43,6 +43,26 @@ def resolve_heads(heads: str | Path | None, source: ModelSource) -> Path | None:
     )
 
 
+def heads_without_base(heads: str | Path) -> Path:
+    """Where heads are that are named without their base: an existing path, or a packaged name.
+
+    A name that is neither is returned as a path. Raises ValueError if several bases have packaged
+    heads of the name.
+    """
+    path = Path(heads).expanduser()
+    if path.exists():
+        return path
+    found = [
+        c.parent for c in PACKAGED_HEADS.glob("*/*/config.json") if c.parent.name == str(heads)
+    ]
+    if len(found) > 1:
+        bases = ", ".join(sorted(folder.parent.name for folder in found))
+        raise ValueError(
+            f"heads {str(heads)!r}: needs a path, as {bases} all have some, got a name"
+        )
+    return found[0] if found else path
+
+
 def _heads_of_directory(source: ModelSource) -> Path | None:
     if source.gguf is not None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 
 from ...checkpoints import base_fingerprint, open_source
 from ...checkpoints.names import resolve_model
+from ..atomic import only_writer
 from ..data.vocabulary import DraftVocabulary, choose_vocabulary
 from ..processes import Processes
 from ..torch_weights import vocabulary_matrices
@@ -49,8 +51,13 @@ def train(settings: TrainSettings, options: RunOptions, processes: Processes) ->
         ValueError: the data are empty or belong to another model, or the checkpoint does not fit.
         MemoryError: the data do not fit into memory.
         TrainingError: loss or gradients are not finite.
-        OSError: something cannot be read or written.
+        OSError: something cannot be read or written, or another run writes to `options.out`.
     """
+    with only_writer(options.out) if processes.first else contextlib.nullcontext():
+        return _train(settings, options, processes)
+
+
+def _train(settings: TrainSettings, options: RunOptions, processes: Processes) -> dict[str, Any]:
     data = load_dataset(options.data, options.max_tokens)
     source = open_source(resolve_model(options.model or data.manifest.model))
     if base_fingerprint(source) != data.manifest.fingerprint:
