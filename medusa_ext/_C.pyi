@@ -9,6 +9,12 @@ import numpy.typing as npt
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
 
+MAX_NODES: int
+"""Nodes that a tree can have, the root included."""
+
+MAX_HEAD_RANKS: int
+"""Guesses of a head that a tree can use."""
+
 def default_isa() -> str:
     """The instruction set in use: the one MEDUSA_ISA names, or else the best."""
 
@@ -29,27 +35,24 @@ def set_num_threads(num_threads: int) -> None:
 def num_threads() -> int: ...
 
 class TokenTree:
-    """A tree of draft nodes: node 0 is the root, parents come before children."""
+    """A fixed tree of heads' ranks: node n of depth d > 0 takes rank ranks[n] of head d - 1."""
 
-    @staticmethod
-    def from_paths(paths: Sequence[Sequence[int]], num_heads: int, top_k: int) -> TokenTree: ...
-    @staticmethod
-    def from_parents(parents: Sequence[int]) -> TokenTree:
-        """Ranks count siblings in the order given."""
+    def __init__(self, parents: Sequence[int], ranks: Sequence[int]) -> None:
+        """Nodes breadth first, by (depth, ranks along the path); node 0 is the root, with parent
+        -1 and rank 0. ValueError for any other order, a rank outside 0 ... MAX_HEAD_RANKS - 1 or
+        more than MAX_NODES nodes."""
 
     @property
     def num_nodes(self) -> int: ...
     @property
-    def max_path(self) -> int:
-        """Nodes on the longest path, the root included."""
-
+    def max_depth(self) -> int: ...
     @property
     def parents(self) -> list[int]: ...
     @property
-    def depths(self) -> list[int]: ...
-    @property
     def ranks(self) -> list[int]: ...
-    def paths(self) -> list[list[int]]: ...
+    @property
+    def depth_offsets(self) -> list[int]:
+        """[max_depth + 2]: the first node of each depth, and the number of nodes."""
 
 class ModelBuilder:
     """Packs weights tensor by tensor, under the canonical names of `checkpoints.weights`."""

@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medusa_ext import _C
+from medusa_ext.drafting.fixed import MAX_RANKS
 from medusa_ext.drafting.picture import picture, save, svg
 from medusa_ext.drafting.trees import (
+    MAX_NODES,
     Tree,
     default_trees,
     dense_tree,
@@ -65,6 +68,18 @@ def test_from_parents_round_trip() -> None:
         Tree.from_parents([-1, 2, 0])
     with pytest.raises(ValueError, match="start with -1"):
         Tree.from_parents([0])
+
+
+def test_native_form_has_the_same_nodes() -> None:
+    tree = Tree([[0], [1], [0, 0], [0, 2], [1, 0], [0, 0, 1]])
+    assert tuple(tree.native.parents) == tree.parents
+    assert tree.native.ranks == [0, 0, 1, 0, 2, 0, 1]
+    assert tree.native.max_depth == tree.max_depth
+    assert tree.native.depth_offsets == [0, 1, 3, 6, 7]
+
+
+def test_limits_are_those_of_the_native_module() -> None:
+    assert (MAX_NODES, MAX_RANKS) == (_C.MAX_NODES, _C.MAX_HEAD_RANKS)
 
 
 def best_by_force(accuracies: list[list[float]], num_nodes: int) -> float:

@@ -1,41 +1,50 @@
 #include "core/token_tree.h"
 
 #include <algorithm>
-#include <map>
-#include <stdexcept>
 #include <string>
 #include <utility>
+
+#include "core/checks.h"
+#include "core/params/heads.h"
 
 namespace medusa {
 namespace {
 
-using Path = std::vector<int32_t>;
+using Ints = std::vector<int32_t>;
 
-std::string to_string(const Path& path) {
-  std::string text = "[";
-  for (size_t i = 0; i < path.size(); ++i) text += (i ? ", " : "") + std::to_string(path[i]);
-  return text + "]";
+std::string entry(const char* array, size_t index) {
+  return "tree: " + std::string(array) + "[" + std::to_string(index) + "]";
 }
 
-void check(bool condition, const std::string& message) {
-  if (!condition) throw std::invalid_argument("tree: " + message);
+std::string range(int64_t least, int64_t most) {
+  return std::to_string(least) + " to " + std::to_string(most);
 }
 
-void check_num_nodes(size_t num_nodes) {
-  check(num_nodes <= TokenTree::kMaxNodes, "at most " + std::to_string(TokenTree::kMaxNodes) +
-                                               " nodes, the root included, got " +
-                                               std::to_string(num_nodes));
+void check_sizes(const Ints& parents, const Ints& ranks) {
+  const auto num_nodes = static_cast<int64_t>(parents.size());
+  if (num_nodes < 1 || num_nodes > TokenTree::kMaxNodes) {
+    fail("tree: parents", range(1, TokenTree::kMaxNodes) + " nodes, the root included", num_nodes);
+  }
+  if (ranks.size() != parents.size()) {
+    fail("tree: ranks", "as many as parents, " + std::to_string(num_nodes),
+         static_cast<int64_t>(ranks.size()));
+  }
 }
 
-void check_path(const Path& path, size_t index, int32_t num_heads, int32_t top_k) {
-  const std::string name = "paths[" + std::to_string(index) + "]";
-  check(!path.empty(), name + " needs at least one rank, got []");
-  check(path.size() <= static_cast<size_t>(num_heads),
-        name + " needs at most " + std::to_string(num_heads) + " ranks, one per head, got " +
-            to_string(path));
-  for (int32_t rank : path) {
-    check(rank >= 0 && rank < top_k, name + " needs ranks from 0 to " + std::to_string(top_k - 1) +
-                                         ", got " + to_string(path));
+void check_root(const Ints& parents, const Ints& ranks) {
+  if (parents[0] != -1) fail(entry("parents", 0), "-1, the root", parents[0]);
+  if (ranks[0] != 0) fail(entry("ranks", 0), "0, the root's", ranks[0]);
+}
+
+void check_node(const Ints& parents, const Ints& ranks, size_t node) {
+  const int32_t parent = parents[node], least = std::max(parents[node - 1], 0);
+  const auto most = static_cast<int32_t>(node) - 1;
+  if (parent < least || parent > most) {
+    fail(entry("parents", node), "an earlier node, " + range(least, most), parent);
+  }
+  const int32_t lowest = parent == parents[node - 1] ? ranks[node - 1] + 1 : 0;
+  if (ranks[node] < lowest || ranks[node] >= kMaxHeadRanks) {
+    fail(entry("ranks", node), range(lowest, kMaxHeadRanks - 1), ranks[node]);
   }
 }
 
@@ -57,62 +66,17 @@ void fill_ancestors(const int32_t* parents, int32_t num_nodes, int32_t mask_word
   }
 }
 
-TokenTree::TokenTree(std::vector<int32_t> parents, std::vector<int32_t> ranks)
-    : parents_(std::move(parents)),
-      ranks_(std::move(ranks)),
-      depths_(parents_.size()),
-      ancestors_(parents_.size() * mask_words()) {
-  fill_ancestors(parents_.data(), num_nodes(), mask_words(), depths_.data(), ancestors_.data());
-  max_path_ = 1 + *std::max_element(depths_.begin(), depths_.end());
-}
-
-TokenTree TokenTree::from_paths(std::vector<Path> paths, int32_t num_heads, int32_t top_k) {
-  check_num_nodes(paths.size() + 1);
-  for (size_t i = 0; i < paths.size(); ++i) check_path(paths[i], i, num_heads, top_k);
-  std::sort(paths.begin(), paths.end(), [](const Path& a, const Path& b) {
-    return a.size() != b.size() ? a.size() < b.size() : a < b;
-  });
-
-  std::map<Path, int32_t> nodes = {{Path{}, 0}};
-  std::vector<int32_t> parents = {-1};
-  std::vector<int32_t> ranks = {0};
-  for (const Path& path : paths) {
-    const Path prefix(path.begin(), path.end() - 1);
-    const auto parent = nodes.find(prefix);
-    check(parent != nodes.end(), "path " + to_string(path) + " needs its prefix " +
-                                     to_string(prefix) + " among the paths, got none");
-    const bool is_new = nodes.emplace(path, static_cast<int32_t>(parents.size())).second;
-    check(is_new, "paths need to be distinct, got " + to_string(path) + " twice");
-    parents.push_back(parent->second);
-    ranks.push_back(path.back());
-  }
-  return TokenTree(std::move(parents), std::move(ranks));
-}
-
-TokenTree TokenTree::from_parents(std::vector<int32_t> parents) {
-  check(!parents.empty(), "parents needs at least the root, got []");
-  check_num_nodes(parents.size());
-  check(parents[0] == -1, "parents[0] needs to be -1, the root, got " + std::to_string(parents[0]));
-  std::vector<int32_t> num_children(parents.size());
-  std::vector<int32_t> ranks(parents.size());
-  for (size_t node = 1; node < parents.size(); ++node) {
-    const int32_t parent = parents[node];
-    check(parent >= 0 && static_cast<size_t>(parent) < node,
-          "parents[" + std::to_string(node) + "] needs an earlier node, 0 to " +
-              std::to_string(node - 1) + ", got " + std::to_string(parent));
-    ranks[node] = num_children[parent]++;
-  }
-  return TokenTree(std::move(parents), std::move(ranks));
-}
-
-std::vector<Path> TokenTree::paths() const {
-  std::vector<Path> paths(parents_.size());
+TokenTree::TokenTree(Ints parents, Ints ranks)
+    : parents_(std::move(parents)), ranks_(std::move(ranks)) {
+  check_sizes(parents_, ranks_);
+  check_root(parents_, ranks_);
   for (size_t node = 1; node < parents_.size(); ++node) {
-    paths[node] = paths[parents_[node]];
-    paths[node].push_back(ranks_[node]);
+    check_node(parents_, ranks_, node);
+    const int32_t first_of_depth = depth_offsets_[depth_offsets_.size() - 2];
+    if (parents_[node] >= first_of_depth) depth_offsets_.push_back(0);  // a new depth begins
+    depth_offsets_.back() = static_cast<int32_t>(node) + 1;
+    max_rank_ = std::max(max_rank_, ranks_[node]);
   }
-  paths.erase(paths.begin());
-  return paths;
 }
 
 }  // namespace medusa

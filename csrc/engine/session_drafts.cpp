@@ -105,9 +105,9 @@ void Session::head_candidates(const std::shared_ptr<const Heads>& heads, int32_t
 void Session::draft_heads(const std::shared_ptr<const Heads>& heads, const TokenTree& tree) {
   require_phase(Phase::kDrafting, "draft_heads");
   const int32_t num_heads = heads->config.num_heads;
-  checked("tree: depth", tree.max_path() - 1, 0, num_heads);
+  checked("tree: depth", tree.max_depth(), 0, num_heads);
   if (tree.num_nodes() == 1) return;
-  const int32_t top_k = *std::max_element(tree.ranks().begin(), tree.ranks().end()) + 1;
+  const int32_t top_k = tree.max_rank() + 1;
   // A recorded step runs one kind of heads.
   const bool is_deferred = is_replayed_ && (!drafting_heads_ || drafting_heads_ == heads);
   if (is_deferred) {
@@ -128,12 +128,15 @@ void Session::draft_heads(const std::shared_ptr<const Heads>& heads, const Token
 void Session::add_head_nodes(int32_t b, const TokenTree& tree, const int32_t* ids, int32_t top_k) {
   StepTree& nodes = sequence(b).tree;
   node_map_.assign(1, 0);
-  for (int32_t node = 1; node < tree.num_nodes(); ++node) {
-    const size_t n = static_cast<size_t>(node);
-    const int32_t parent = node_map_[static_cast<size_t>(tree.parents()[n])];
-    const int32_t k = tree.depths()[n] - 1, rank = tree.ranks()[n];
-    const int32_t token = ids ? ids[k * top_k + rank] : head_draft(k, rank);
-    node_map_.push_back(parent < 0 ? -1 : nodes.add(parent, token));
+  for (int32_t k = 0; k < tree.max_depth(); ++k) {
+    const auto depth = tree.depth_offsets().begin() + k + 1;
+    for (int32_t node = depth[0]; node < depth[1]; ++node) {
+      const size_t n = static_cast<size_t>(node);
+      const int32_t parent = node_map_[static_cast<size_t>(tree.parents()[n])];
+      const int32_t rank = tree.ranks()[n];
+      const int32_t token = ids ? ids[k * top_k + rank] : head_draft(k, rank);
+      node_map_.push_back(parent < 0 ? -1 : nodes.add(parent, token));
+    }
   }
 }
 

@@ -204,7 +204,7 @@ TEST_P(SessionTest, BatchesEqualSequencesAlone) {
 TEST_P(SessionTest, HeadsDraftAndDecodeExactly) {
   const std::shared_ptr<Model> model = make_tiny_model(options());
   const Plain plain = decode_plainly(model, greedy(), 40);
-  const TokenTree tree = TokenTree::from_paths({{0}, {1}, {0, 0}, {0, 2}, {0, 0, 1}}, 3, 3);
+  const TokenTree tree({-1, 0, 0, 1, 1, 3}, {0, 0, 1, 0, 2, 1});
   for (bool root_conditioned : {false, true}) {
     const std::shared_ptr<Heads> heads =
         make_tiny_heads(model, root_conditioned, 2, kFloat32Weights);

@@ -9,88 +9,43 @@
 namespace medusa {
 namespace {
 
-using Paths = std::vector<std::vector<int32_t>>;
 using Ints = std::vector<int32_t>;
 
-/// The message of the std::invalid_argument that `make` throws.
-template <typename Make>
-std::string message_of(Make make) {
+/// The message of the std::invalid_argument that making the tree throws.
+std::string error_of(const Ints& parents, const Ints& ranks) {
   try {
-    make();
+    TokenTree(parents, ranks);
   } catch (const std::invalid_argument& error) {
     return error.what();
   }
   return "no error";
 }
 
-std::string path_error(const Paths& paths, int32_t num_heads = 4, int32_t top_k = 10) {
-  return message_of([&] { TokenTree::from_paths(paths, num_heads, top_k); });
-}
-
-bool is_ancestor(const TokenTree& tree, int32_t ancestor, int32_t node) {
-  const uint64_t word = tree.ancestors()[node * tree.mask_words() + ancestor / 64];
-  return word >> ancestor % 64 & 1;
-}
-
-/// Every bit of every mask against a walk over the parents.
-void expect_masks_match_parents(const TokenTree& tree) {
-  for (int32_t node = 0; node < tree.num_nodes(); ++node) {
-    std::vector<bool> expected(tree.mask_words() * 64);
-    for (int32_t at = node; at >= 0; at = tree.parents()[at]) expected[at] = true;
-    for (size_t other = 0; other < expected.size(); ++other) {
-      EXPECT_EQ(is_ancestor(tree, static_cast<int32_t>(other), node), expected[other])
-          << "node " << node << ", bit " << other;
-    }
-  }
-}
-
-TEST(TokenTree, OrdersPathsByDepthThenPath) {
-  const TokenTree tree =
-      TokenTree::from_paths({{1, 0}, {0, 2}, {1}, {0, 0, 1}, {0}, {0, 0}}, 4, 10);
+TEST(TokenTree, DepthsFollowFromParents) {
+  const Ints parents = {-1, 0, 0, 1, 1, 2, 3}, ranks = {0, 0, 1, 0, 2, 0, 1};
+  const TokenTree tree(parents, ranks);
   EXPECT_EQ(tree.num_nodes(), 7);
-  EXPECT_EQ(tree.max_path(), 4);
-  EXPECT_EQ(tree.parents(), (Ints{-1, 0, 0, 1, 1, 2, 3}));
-  EXPECT_EQ(tree.depths(), (Ints{0, 1, 1, 2, 2, 2, 3}));
-  EXPECT_EQ(tree.ranks(), (Ints{0, 0, 1, 0, 2, 0, 1}));
-  EXPECT_EQ(tree.ancestors(),
-            (std::vector<uint64_t>{0b1, 0b11, 0b101, 0b1011, 0b10011, 0b100101, 0b1001011}));
-  EXPECT_EQ(tree.paths(), (Paths{{0}, {1}, {0, 0}, {0, 2}, {1, 0}, {0, 0, 1}}));
-}
-
-TEST(TokenTree, NoPathsGiveTheRootAlone) {
-  const TokenTree tree = TokenTree::from_paths({}, 4, 10);
-  EXPECT_EQ(tree.num_nodes(), 1);
-  EXPECT_EQ(tree.max_path(), 1);
-  EXPECT_EQ(tree.mask_words(), 1);
-  EXPECT_EQ(tree.ancestors(), std::vector<uint64_t>{1});
-  EXPECT_TRUE(tree.paths().empty());
-}
-
-TEST(TokenTree, MasksCrossWords) {
-  for (int32_t num_nodes : {63, 64, 65, 128, 129, 1024}) {
-    Ints parents = {-1};
-    for (int32_t node = 1; node < num_nodes; ++node) parents.push_back((node - 1) / 2);
-    const TokenTree tree = TokenTree::from_parents(parents);
-    EXPECT_EQ(tree.mask_words(), (num_nodes + 63) / 64);
-    expect_masks_match_parents(tree);
-  }
-}
-
-TEST(TokenTree, ParentsKeepTheirOrder) {
-  const Ints parents = {-1, 0, 1, 0, 1, 2};
-  const TokenTree tree = TokenTree::from_parents(parents);
+  EXPECT_EQ(tree.max_depth(), 3);
+  EXPECT_EQ(tree.max_rank(), 2);
   EXPECT_EQ(tree.parents(), parents);
-  EXPECT_EQ(tree.depths(), (Ints{0, 1, 2, 1, 2, 3}));
-  EXPECT_EQ(tree.ranks(), (Ints{0, 0, 0, 1, 1, 0}));
-  expect_masks_match_parents(tree);
+  EXPECT_EQ(tree.ranks(), ranks);
+  EXPECT_EQ(tree.depth_offsets(), (Ints{0, 1, 3, 6, 7}));
+}
+
+TEST(TokenTree, RootAlone) {
+  const TokenTree tree({-1}, {0});
+  EXPECT_EQ(tree.num_nodes(), 1);
+  EXPECT_EQ(tree.max_depth(), 0);
+  EXPECT_EQ(tree.max_rank(), 0);
+  EXPECT_EQ(tree.depth_offsets(), (Ints{0, 1}));
 }
 
 TEST(TokenTree, ChainOfAllNodes) {
   Ints parents;
   for (int32_t node = 0; node < TokenTree::kMaxNodes; ++node) parents.push_back(node - 1);
-  const TokenTree tree = TokenTree::from_parents(parents);
-  EXPECT_EQ(tree.max_path(), TokenTree::kMaxNodes);
-  EXPECT_EQ(tree.depths().back(), TokenTree::kMaxNodes - 1);
+  const TokenTree tree(parents, Ints(parents.size()));
+  EXPECT_EQ(tree.max_depth(), TokenTree::kMaxNodes - 1);
+  EXPECT_EQ(tree.depth_offsets().back(), TokenTree::kMaxNodes);
 }
 
 TEST(FillAncestors, SecondRootSeesItselfAlone) {
@@ -102,29 +57,44 @@ TEST(FillAncestors, SecondRootSeesItselfAlone) {
   EXPECT_EQ(ancestors, (std::vector<uint64_t>{0b1, 0, 0b11, 0, 0b100, 0}));
 }
 
-TEST(TokenTreeErrors, NameWhatWasNeededAndGot) {
-  EXPECT_EQ(path_error({{0}, {}}), "tree: paths[1] needs at least one rank, got []");
-  EXPECT_EQ(path_error({{0}, {0, 0}, {0, 0, 0}}, 2),
-            "tree: paths[2] needs at most 2 ranks, one per head, got [0, 0, 0]");
-  EXPECT_EQ(path_error({{0}, {3}}, 4, 3), "tree: paths[1] needs ranks from 0 to 2, got [3]");
-  EXPECT_EQ(path_error({{0}, {0, -1}}), "tree: paths[1] needs ranks from 0 to 9, got [0, -1]");
-  EXPECT_EQ(path_error({{0}, {0, 1}, {0}}), "tree: paths need to be distinct, got [0] twice");
-  EXPECT_EQ(path_error({{0}, {1, 2}}),
-            "tree: path [1, 2] needs its prefix [1] among the paths, got none");
-  Paths many;
-  for (int32_t rank = 0; rank < TokenTree::kMaxNodes; ++rank) many.push_back({rank});
-  EXPECT_EQ(path_error(many, 1, 2000), "tree: at most 1024 nodes, the root included, got 1025");
+// Every bit of every mask against a walk over the parents.
+TEST(FillAncestors, MasksCrossWords) {
+  for (int32_t num_nodes : {63, 64, 65, 128, 129, 1024}) {
+    Ints parents = {-1}, depths(num_nodes);
+    for (int32_t node = 1; node < num_nodes; ++node) parents.push_back((node - 1) / 2);
+    const int32_t words = mask_words_for(num_nodes);
+    ASSERT_EQ(words, (num_nodes + 63) / 64);
+    std::vector<uint64_t> ancestors(int64_t{num_nodes} * words, ~uint64_t{0});
+    fill_ancestors(parents.data(), num_nodes, words, depths.data(), ancestors.data());
+    for (int32_t node = 0; node < num_nodes; ++node) {
+      std::vector<bool> expected(words * 64);
+      for (int32_t at = node; at >= 0; at = parents[at]) expected[at] = true;
+      for (int32_t other = 0; other < words * 64; ++other) {
+        const uint64_t word = ancestors[node * words + other / 64];
+        ASSERT_EQ(word >> other % 64 & 1, expected[other]) << "node " << node << ", bit " << other;
+      }
+    }
+  }
 }
 
-TEST(TokenTreeErrors, ParentsComeBeforeChildren) {
-  const auto error = [](const Ints& parents) {
-    return message_of([&] { TokenTree::from_parents(parents); });
-  };
-  EXPECT_EQ(error({}), "tree: parents needs at least the root, got []");
-  EXPECT_EQ(error({0}), "tree: parents[0] needs to be -1, the root, got 0");
-  EXPECT_EQ(error({-1, 0, 2}), "tree: parents[2] needs an earlier node, 0 to 1, got 2");
-  EXPECT_EQ(error({-1, -1}), "tree: parents[1] needs an earlier node, 0 to 0, got -1");
-  EXPECT_EQ(error(Ints(1025, 0)), "tree: at most 1024 nodes, the root included, got 1025");
+TEST(TokenTreeErrors, NameWhatWasNeededAndGot) {
+  const std::string sizes = "tree: parents: needs 1 to 1024 nodes, the root included, got ";
+  EXPECT_EQ(error_of({}, {}), sizes + "0");
+  EXPECT_EQ(error_of(Ints(1025), Ints(1025)), sizes + "1025");
+  EXPECT_EQ(error_of({-1, 0}, {0}), "tree: ranks: needs as many as parents, 2, got 1");
+  EXPECT_EQ(error_of({0}, {0}), "tree: parents[0]: needs -1, the root, got 0");
+  EXPECT_EQ(error_of({-1}, {1}), "tree: ranks[0]: needs 0, the root's, got 1");
+}
+
+TEST(TokenTreeErrors, NodesStandBreadthFirst) {
+  EXPECT_EQ(error_of({-1, 0, 2}, {0, 0, 0}),
+            "tree: parents[2]: needs an earlier node, 0 to 1, got 2");
+  EXPECT_EQ(error_of({-1, -1}, {0, 0}), "tree: parents[1]: needs an earlier node, 0 to 0, got -1");
+  EXPECT_EQ(error_of({-1, 0, 1, 0}, {0, 0, 0, 1}),
+            "tree: parents[3]: needs an earlier node, 1 to 2, got 0");
+  EXPECT_EQ(error_of({-1, 0, 0}, {0, 1, 1}), "tree: ranks[2]: needs 2 to 31, got 1");
+  EXPECT_EQ(error_of({-1, 0, 1}, {0, 1, -1}), "tree: ranks[2]: needs 0 to 31, got -1");
+  EXPECT_EQ(error_of({-1, 0}, {0, 32}), "tree: ranks[1]: needs 0 to 31, got 32");
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MIN_NGRAM_ALONE: Final = 2
 MIN_NGRAM_COMBINED: Final = 3
 MAX_NGRAM: Final = 6
-MAX_RANKS: Final = 32  # guesses of a head that the native module keeps
+MAX_RANKS: Final = 32  # guesses of a head that the native module keeps, its MAX_HEAD_RANKS
 
 
 class FixedDrafter:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Path = tuple[int, ...]
 
-MAX_NODES: Final = 1024
+MAX_NODES: Final = 1024  # as _C.MAX_NODES; trees are made without the native module
 
 # Published accuracies of Medusa's heads for Vicuna-7B (assets/medusa_acc.csv of the reference
 # implementation): each head's first guess, and any of its first five.
@@ -104,7 +104,7 @@ class Tree:
         """The native module's form of this tree."""
         from .. import _C
 
-        return _C.TokenTree.from_paths(self.paths, max(self.max_depth, 1), self.max_rank + 1)
+        return _C.TokenTree(self.parents, (0, *(path[-1] for path in self.paths)))
 
     def first(self, num_nodes: int) -> Tree:
         """The tree of this one's first `num_nodes` nodes in breadth-first order."""

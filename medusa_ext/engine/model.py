@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from ..drafting.costs import CostCurve, LiveCosts, cache_path, load_curve, measure, save_curve
-from ..drafting.trees import NestedTrees, default_trees
+from ..drafting.trees import MAX_NODES, NestedTrees, default_trees
 from ..text.detokenizer import TextDecoder
 from .options import integer
 from .session import Session
@@ -64,7 +64,7 @@ class Model:
         if max_length is None:
             max_length = min(DEFAULT_MAX_LENGTH, limit)
         integer("max_length", max_length, 1, limit)
-        integer("max_nodes", max_nodes, 1, 1024)
+        integer("max_nodes", max_nodes, 1, MAX_NODES)
         return Session(self, batch, max_length, max_nodes)
 
     @contextlib.contextmanager

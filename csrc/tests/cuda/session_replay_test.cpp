@@ -55,8 +55,8 @@ Sampling sampling_at(float temperature, bool typical) {
 
 void draft(Session& session, const std::vector<int32_t>& active, const Drafting& drafting,
            const std::shared_ptr<Heads>& heads, int step, std::mt19937& random) {
-  const TokenTree small = TokenTree::from_paths({{0}, {1}, {0, 0}}, 3, 32);
-  const TokenTree large = TokenTree::from_paths({{0}, {1}, {9}, {0, 0}, {0, 1}, {0, 0, 2}}, 3, 32);
+  const TokenTree small({-1, 0, 0, 1}, {0, 0, 1, 0});
+  const TokenTree large({-1, 0, 0, 0, 1, 1, 4}, {0, 0, 1, 9, 0, 1, 2});
   if (drafting.lookup && step % 3 != 1) session.draft_lookup({6, 3, 1, 2});
   if (heads && step % 4 != 3) session.draft_heads(heads, step % 3 == 0 ? large : small);
   for (int32_t b : active) {
@@ -167,7 +167,7 @@ TEST(SessionReplay, ProfilingChangesNoToken) {
       decode(make_tiny_model({}), sampling_at(0, false), plain(9))[0];
   const std::shared_ptr<Model> model = make_tiny_model({}, make_backend());
   const std::shared_ptr<Heads> heads = make_tiny_heads(model, true, 1, kFloat32Weights);
-  const TokenTree tree = TokenTree::from_paths({{0}, {1}, {0, 0}}, 3, 32);
+  const TokenTree tree({-1, 0, 0, 1}, {0, 0, 1, 0});
   Session session(model, 1, 100, 8, DType::kFloat32);
   session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr);
   for (const bool profiling : {true, false, true}) {
