@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
-from models import TINY_VOCAB, PlantedDrafter, tiny
+from models import TINY_VOCAB, PlantedDrafter, tiny, tiny_with_heads
 
-from medusa_ext import generate, stream
+from medusa_ext import _C, Tree, generate, stream
 
 PROMPT = "once upon a"
 
@@ -219,3 +221,57 @@ def test_session_arguments() -> None:
         generate(session, PROMPT, tree=8)
     with pytest.raises(ValueError, match="a session without any text needs one, got None"):
         generate(session, None)
+
+
+def test_every_native_method_refuses_a_second_thread() -> None:
+    length = 4096  # a prefill long enough to be met at work
+    model = tiny(max_position_embeddings=length)
+    heads, tree = tiny_with_heads().heads, Tree([[0]]).native
+    native = _C.Session(model.native, 1, length, 8, "float32")
+    tokens = np.ones(length - 1, np.int32)
+    worker = threading.Thread(target=native.prefill, args=(0, tokens))
+    methods: dict[str, tuple[Any, ...]] = {
+        "prefill": (0, tokens[:1]),
+        "truncate": (0, 0),
+        "set_active": ([0],),
+        "set_end_tokens": ([1],),
+        "set_sampling": (),
+        "begin_step": (),
+        "add_node": (0, 0, 1),
+        "set_tree": (0, tokens[:1], -tokens[:1]),
+        "draft_heads": (heads, tree),
+        "draft_lookup": (1, 2, 1, 1),
+        "verify": (),
+        "accept": (),
+        "compact": (),
+        "text": (0,),
+        "tree": (0,),
+        "emitted": (0,),
+        "accepted_path": (0,),
+        "path_hidden": (0,),
+        "prefill_hidden": (),
+        "keep_logits": (True,),
+        "set_profiling": (False,),
+        "path_logits": (0,),
+        "tree_logits": (0,),
+        "prefill_logits": (),
+        "head_candidates": (heads, 1),
+    }
+    bound = {name for name in dir(native) if not name.startswith("_")}
+    sizes = {"batch", "max_length", "max_nodes"}
+    assert bound - sizes == {*methods, "lengths", "roots"}
+
+    def refused(call: Callable[..., object], args: tuple[Any, ...] = ()) -> bool:
+        try:
+            call(*args)
+        except Exception as error:
+            return "in use by another thread" in str(error)
+        return False
+
+    worker.start()
+    while not refused(lambda: native.lengths):
+        assert worker.is_alive(), "the prefill ended before it was seen at work"
+    accepted = [name for name, args in methods.items() if not refused(getattr(native, name), args)]
+    assert refused(lambda: native.roots), "the prefill ended too early"
+    worker.join()
+    assert accepted == [] and native.lengths == [length - 1]

@@ -8,15 +8,6 @@
 namespace medusa::bindings {
 namespace {
 
-/// Runs one phase: no other thread may use the session meanwhile, and Python may go on.
-template <typename F>
-auto exclusively(Session& session, F&& phase) {
-  const Session::Busy busy(session);
-  session.set_num_threads(num_threads());
-  const py::gil_scoped_release release;
-  return phase();
-}
-
 /// What the last prefill with keep_hidden left, beside the native session.
 struct PySession {
   PySession(const std::shared_ptr<Model>& model, int32_t batch, int32_t max_length,
@@ -27,15 +18,53 @@ struct PySession {
   std::vector<float> prefill_hidden;
 };
 
+/// Binds a method: while one thread is in any of a session's, another's call is a RuntimeError.
+template <typename R, typename... Args>
+auto guarded(R (*method)(PySession&, Args...)) {
+  return [method](PySession& self, Args... args) {
+    const Session::Busy busy(self.session);
+    return method(self, std::forward<Args>(args)...);
+  };
+}
+
+template <typename R, typename... Args>
+auto guarded(R (Session::*method)(Args...)) {
+  return [method](PySession& self, Args... args) {
+    const Session::Busy busy(self.session);
+    return (self.session.*method)(std::forward<Args>(args)...);
+  };
+}
+
+template <typename R, typename... Args>
+auto guarded(R (Session::*method)(Args...) const) {
+  return [method](PySession& self, Args... args) {
+    const Session::Busy busy(self.session);
+    return (self.session.*method)(std::forward<Args>(args)...);
+  };
+}
+
+/// Runs what takes time; other Python threads go on meanwhile.
+template <typename F>
+auto compute(Session& session, F&& work) {
+  session.set_num_threads(num_threads());
+  const py::gil_scoped_release release;
+  return work();
+}
+
+template <void (Session::*kPhase)()>
+void phase(PySession& self) {
+  compute(self.session, [&] { (self.session.*kPhase)(); });
+}
+
 int32_t prefill(PySession& self, int32_t b, const IntArray& tokens, bool keep_hidden) {
   const std::vector<int32_t> ids = parse_ints("tokens", tokens);
-  return exclusively(self.session, [&] {
+  return compute(self.session, [&] {
     return self.session.prefill(b, ids.data(), static_cast<int32_t>(ids.size()),
                                 keep_hidden ? &self.prefill_hidden : nullptr);
   });
 }
 
-FloatArray prefill_hidden(const PySession& self) {
+FloatArray prefill_hidden(PySession& self) {
   const int64_t width = self.session.model().config().hidden_size;
   return to_array(self.prefill_hidden,
                   {static_cast<py::ssize_t>(self.prefill_hidden.size()) / width, width});
@@ -60,7 +89,7 @@ void set_sampling(PySession& self, float temperature, float top_p, int32_t top_k
   self.session.set_sampling(std::move(sampling));
 }
 
-py::tuple tree(const PySession& self, int32_t b) {
+py::tuple tree(PySession& self, int32_t b) {
   const StepTree& tree = self.session.tree(b);
   return py::make_tuple(to_array(tree.tokens()), to_array(tree.parents()));
 }
@@ -99,114 +128,85 @@ FloatArray prefill_logits(PySession& self) {
 py::tuple head_candidates(PySession& self, const std::shared_ptr<Heads>& heads, int32_t top_k) {
   std::vector<int32_t> ids;
   std::vector<float> log_probs;
-  exclusively(self.session, [&] { self.session.head_candidates(heads, top_k, &ids, &log_probs); });
+  compute(self.session, [&] { self.session.head_candidates(heads, top_k, &ids, &log_probs); });
   const py::ssize_t num_heads = heads->config.num_heads;
   const py::ssize_t sequences = static_cast<py::ssize_t>(ids.size()) / (num_heads * top_k);
   const std::vector<py::ssize_t> shape = {sequences, num_heads, top_k};
   return py::make_tuple(to_array(ids, shape), to_array(log_probs, shape));
 }
 
-template <typename T>
-std::vector<T> per_sequence(const Session& session, T (Session::*get)(int32_t) const) {
-  std::vector<T> values;
-  for (int32_t b = 0; b < session.batch(); ++b) values.push_back((session.*get)(b));
+FloatArray path_logits(PySession& self, int32_t b) {
+  return logits_of(self.session, b, self.session.accepted_path(b));
+}
+
+template <int32_t (Session::*kGet)(int32_t) const>
+std::vector<int32_t> per_sequence(PySession& self) {
+  std::vector<int32_t> values;
+  for (int32_t b = 0; b < self.session.batch(); ++b) values.push_back((self.session.*kGet)(b));
   return values;
 }
 
-void register_state(py::class_<PySession>& cls) {
+py::array_t<int32_t> text(PySession& self, int32_t b) { return to_array(self.session.text(b)); }
+
+void set_tree(PySession& self, int32_t b, const IntArray& tokens, const IntArray& parents) {
+  self.session.set_tree(b, parse_ints("tokens", tokens), parse_ints("parents", parents));
+}
+
+void draft_heads(PySession& self, const std::shared_ptr<Heads>& heads, const TokenTree& tree) {
+  compute(self.session, [&] { self.session.draft_heads(heads, tree); });
+}
+
+int32_t draft_lookup(PySession& self, int32_t max_nodes, int32_t max_ngram, int32_t min_ngram,
+                     int32_t max_branches) {
+  const LookupOptions options{max_nodes, max_ngram, min_ngram, max_branches};
+  return compute(self.session, [&] { return self.session.draft_lookup(options); });
+}
+
+void register_sizes(py::class_<PySession>& cls) {
   cls.def_property_readonly("batch", [](const PySession& self) { return self.session.batch(); })
       .def_property_readonly("max_length",
                              [](const PySession& self) { return self.session.max_length(); })
       .def_property_readonly("max_nodes",
-                             [](const PySession& self) { return self.session.max_nodes(); })
-      .def_property_readonly(
-          "lengths",
-          [](const PySession& self) { return per_sequence(self.session, &Session::length); })
-      .def_property_readonly(
-          "roots", [](const PySession& self) { return per_sequence(self.session, &Session::root); })
-      .def("text", [](const PySession& self, int32_t b) { return to_array(self.session.text(b)); })
-      .def("tree", tree, py::arg("b"))
-      .def("emitted", [](const PySession& self, int32_t b) { return self.session.emitted(b); })
-      .def("accepted_path",
-           [](const PySession& self, int32_t b) { return self.session.accepted_path(b); })
-      .def("path_hidden", path_hidden, py::arg("b"))
-      .def("prefill_hidden", prefill_hidden)
-      .def("keep_logits", [](PySession& self, bool keep) { self.session.keep_logits(keep); })
-      .def("set_profiling",
-           [](PySession& self, bool profiling) {
-             const Session::Busy busy(self.session);
-             self.session.set_profiling(profiling);
-           })
-      .def("path_logits",
-           [](PySession& self, int32_t b) {
-             return logits_of(self.session, b, self.session.accepted_path(b));
-           })
-      .def("tree_logits", tree_logits, py::arg("b"))
-      .def("prefill_logits", prefill_logits)
-      .def("head_candidates", head_candidates, py::arg("heads"), py::arg("top_k"));
+                             [](const PySession& self) { return self.session.max_nodes(); });
+}
+
+void register_state(py::class_<PySession>& cls) {
+  cls.def_property_readonly("lengths", guarded(per_sequence<&Session::length>))
+      .def_property_readonly("roots", guarded(per_sequence<&Session::root>))
+      .def("text", guarded(text), py::arg("b"))
+      .def("tree", guarded(tree), py::arg("b"))
+      .def("emitted", guarded(&Session::emitted), py::arg("b"))
+      .def("accepted_path", guarded(&Session::accepted_path), py::arg("b"))
+      .def("path_hidden", guarded(path_hidden), py::arg("b"))
+      .def("prefill_hidden", guarded(prefill_hidden))
+      .def("keep_logits", guarded(&Session::keep_logits), py::arg("keep"))
+      .def("set_profiling", guarded(&Session::set_profiling), py::arg("profiling"))
+      .def("path_logits", guarded(path_logits), py::arg("b"))
+      .def("tree_logits", guarded(tree_logits), py::arg("b"))
+      .def("prefill_logits", guarded(prefill_logits))
+      .def("head_candidates", guarded(head_candidates), py::arg("heads"), py::arg("top_k"));
 }
 
 void register_phases(py::class_<PySession>& cls) {
-  cls.def("prefill", prefill, py::arg("b"), py::arg("tokens"), py::kw_only(),
+  cls.def("prefill", guarded(prefill), py::arg("b"), py::arg("tokens"), py::kw_only(),
           py::arg("keep_hidden") = false)
-      .def(
-          "truncate",
-          [](PySession& self, int32_t b, int32_t length, int32_t root) {
-            const Session::Busy busy(self.session);
-            self.session.truncate(b, length, root);
-          },
-          py::arg("b"), py::arg("length"), py::arg("root") = -1)
-      .def("set_active",
-           [](PySession& self, const std::vector<int32_t>& sequences) {
-             self.session.set_active(sequences);
-           })
-      .def(
-          "set_end_tokens",
-          [](PySession& self, std::vector<int32_t> tokens) {
-            const Session::Busy busy(self.session);
-            self.session.set_end_tokens(std::move(tokens));
-          },
-          py::arg("tokens"))
-      .def("set_sampling", set_sampling, py::arg("temperature") = 0.0f, py::arg("top_p") = 1.0f,
-           py::arg("top_k") = 0, py::arg("seeds") = py::none(), py::arg("acceptance") = "lossless",
-           py::arg("epsilon") = 0.09f, py::arg("delta") = 0.3f)
-      .def("begin_step",
-           [](PySession& self) {
-             const Session::Busy busy(self.session);
-             self.session.begin_step();
-           })
-      .def(
-          "add_node",
-          [](PySession& self, int32_t b, int32_t parent, int32_t token) {
-            return self.session.add_node(b, parent, token);
-          },
-          py::arg("b"), py::arg("parent"), py::arg("token"))
-      .def(
-          "set_tree",
-          [](PySession& self, int32_t b, const IntArray& tokens, const IntArray& parents) {
-            self.session.set_tree(b, parse_ints("tokens", tokens), parse_ints("parents", parents));
-          },
-          py::arg("b"), py::arg("tokens"), py::arg("parents"))
-      .def(
-          "draft_heads",
-          [](PySession& self, const std::shared_ptr<Heads>& heads, const TokenTree& tree) {
-            exclusively(self.session, [&] { self.session.draft_heads(heads, tree); });
-          },
-          py::arg("heads"), py::arg("tree"))
-      .def(
-          "draft_lookup",
-          [](PySession& self, int32_t max_nodes, int32_t max_ngram, int32_t min_ngram,
-             int32_t max_branches) {
-            const LookupOptions options{max_nodes, max_ngram, min_ngram, max_branches};
-            return exclusively(self.session, [&] { return self.session.draft_lookup(options); });
-          },
-          py::arg("max_nodes"), py::arg("max_ngram"), py::arg("min_ngram"), py::arg("max_branches"))
-      .def("verify",
-           [](PySession& self) { exclusively(self.session, [&] { self.session.verify(); }); })
-      .def("accept",
-           [](PySession& self) { exclusively(self.session, [&] { self.session.accept(); }); })
-      .def("compact",
-           [](PySession& self) { exclusively(self.session, [&] { self.session.compact(); }); });
+      .def("truncate", guarded(&Session::truncate), py::arg("b"), py::arg("length"),
+           py::arg("root") = -1)
+      .def("set_active", guarded(&Session::set_active), py::arg("sequences"))
+      .def("set_end_tokens", guarded(&Session::set_end_tokens), py::arg("tokens"))
+      .def("set_sampling", guarded(set_sampling), py::arg("temperature") = 0.0f,
+           py::arg("top_p") = 1.0f, py::arg("top_k") = 0, py::arg("seeds") = py::none(),
+           py::arg("acceptance") = "lossless", py::arg("epsilon") = 0.09f, py::arg("delta") = 0.3f)
+      .def("begin_step", guarded(&Session::begin_step))
+      .def("add_node", guarded(&Session::add_node), py::arg("b"), py::arg("parent"),
+           py::arg("token"))
+      .def("set_tree", guarded(set_tree), py::arg("b"), py::arg("tokens"), py::arg("parents"))
+      .def("draft_heads", guarded(draft_heads), py::arg("heads"), py::arg("tree"))
+      .def("draft_lookup", guarded(draft_lookup), py::arg("max_nodes"), py::arg("max_ngram"),
+           py::arg("min_ngram"), py::arg("max_branches"))
+      .def("verify", guarded(phase<&Session::verify>))
+      .def("accept", guarded(phase<&Session::accept>))
+      .def("compact", guarded(phase<&Session::compact>));
 }
 
 }  // namespace
@@ -216,6 +216,7 @@ void register_session(py::module_& module) {
   cls.def(py::init<const std::shared_ptr<Model>&, int32_t, int32_t, int32_t, const std::string&>(),
           py::arg("model"), py::arg("batch"), py::arg("max_length"), py::arg("max_nodes"),
           py::arg("kv_dtype") = "float32");
+  register_sizes(cls);
   register_state(cls);
   register_phases(cls);
 }
