@@ -17,7 +17,8 @@ from models import tiny, tiny_directory, tiny_heads
 from medusa_ext import generate
 from medusa_ext.checkpoints.heads import resolve
 from medusa_ext.cli import chat
-from medusa_ext.cli.main import main
+from medusa_ext.cli.main import build_parser, main
+from medusa_ext.cli.options import decoding_options
 from medusa_ext.training.atomic import only_writer
 
 PROMPT = "hello hello"
@@ -110,6 +111,15 @@ def test_errors_are_one_line(
     assert code == 2 and out == ""
     assert err.startswith("medusa-ext generate: error: ") and err.count("\n") == 1
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [(r"\n", "\n"), (r"a\tb", "a\tb"), (r"\\n", r"\n"), (r"\d", r"\d"), ("\\", "\\"), ("é", "é")],
+)
+def test_stop_texts_are_read_as_they_are_meant(given: str, meant: str) -> None:
+    args = build_parser().parse_args(["generate", "x", "--stop", given])
+    assert decoding_options(args)["stop"] == [meant]
 
 
 def test_empty_prompt(capsys: pytest.CaptureFixture[str]) -> None:

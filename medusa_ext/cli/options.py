@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,10 @@ def add_decoding_options(parser: argparse.ArgumentParser, max_new_tokens: int = 
     group.add_argument("--epsilon", type=float, default=0.09, help="for typical acceptance")
     group.add_argument("--delta", type=float, default=0.3, help="for typical acceptance")
     group.add_argument(
-        "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
+        "--stop",
+        action="append",
+        metavar="TEXT",
+        help=r"end before this text (\n, \t and \\ as in C); may be repeated",
     )
     group.add_argument("--ignore-eos", action="store_true", help="go on after end tokens")
 
@@ -98,9 +102,15 @@ def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
         "acceptance": args.acceptance,
         "epsilon": args.epsilon,
         "delta": args.delta,
-        "stop": args.stop,
+        "stop": None if args.stop is None else [unescape(text) for text in args.stop],
         "ignore_eos": args.ignore_eos,
     }
+
+
+def unescape(text: str) -> str:
+    r"""The text with \n, \t and \\ read as in C: shells pass them on as they are written."""
+    meanings = {r"\n": "\n", r"\t": "\t", "\\\\": "\\"}
+    return re.sub(r"\\[nt\\]", lambda found: meanings[found[0]], text)
 
 
 def parse_tree(text: str) -> str | int | Tree | None:
