@@ -187,6 +187,19 @@ def test_two_runs_into_one_directory_are_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("WORLD_SIZE", "two"), ("WORLD_SIZE", "0"), ("RANK", "-1"), ("RANK", "1.5")]
+)
+def test_variables_of_torchrun_are_checked(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=rf"{name}: needs a whole number .* got '{value}'"):
+        Processes()
+    monkeypatch.setenv(name, "")
+    assert (Processes().size, Processes().rank) == (1, 0)
+
+
 def test_a_killed_run_resumes_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

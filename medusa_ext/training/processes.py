@@ -9,13 +9,21 @@ import torch
 import torch.distributed as dist
 
 
+def _count(name: str, default: int) -> int:
+    """A number that torchrun sets. Raises ValueError naming the variable for anything else."""
+    value = os.environ.get(name, "").strip() or str(default)
+    if not (value.isascii() and value.isdigit()) or int(value) < default:
+        raise ValueError(f"{name}: needs a whole number from {default} up, got {value!r}")
+    return int(value)
+
+
 class Processes:
     """The group that this process belongs to; alone without torchrun's environment."""
 
     def __init__(self) -> None:
         """Joins the group that torchrun's variables name, over gloo."""
-        self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
+        self.size = _count("WORLD_SIZE", 1)
+        self.rank = _count("RANK", 0)
         self._joined = False
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("gloo")
