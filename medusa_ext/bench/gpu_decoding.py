@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from random import Random
 from statistics import median
-from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from .. import _C
 from ..drafting.trees import NestedTrees, Tree, nested_from_accuracies
+from ..engine.step import run_step
 
 # Published accuracies of the heads' first guess (assets/medusa_acc.csv of the reference
 # implementation), and of the first five together, which are published for 7B; 13B takes the same
@@ -255,16 +256,8 @@ def _decode(
     for step in range(-4, steps):
         root = session.roots[0]
         truth = model.continuation(root, tree.max_depth + 1)
-        start = perf_counter()
-        session.begin_step()
-        if tree.num_nodes > 1:
-            session.draft_heads(heads, tree.native)
-            tokens = replay.tokens(root, truth, shape.vocab_size)
-            session.set_tree(0, tokens, replay.parents)
-        session.verify()
-        session.accept()
-        session.compact()
-        seconds = perf_counter() - start
+        propose = partial(_propose, session, heads, tree, replay, truth, shape.vocab_size)
+        _, seconds = run_step(session, propose)
         produced = session.emitted(0)
         divergences += list(produced) != truth[: len(produced)]
         if step >= 0:
@@ -286,6 +279,22 @@ def _decode(
         divergences,
         tree.num_nodes > 1,
     )
+
+
+def _propose(
+    session: _C.Session,
+    heads: _C.Heads,
+    tree: Tree,
+    replay: ReplayedTree,
+    truth: Sequence[int],
+    vocab_size: int,
+) -> bool:
+    """The heads draft, at their cost; then the replayed guesses take their places."""
+    if tree.num_nodes == 1:
+        return False
+    session.draft_heads(heads, tree.native)
+    session.set_tree(0, replay.tokens(session.roots[0], truth, vocab_size), replay.parents)
+    return True
 
 
 def _bytes_of(model: SyntheticModel) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..engine.step import run_step
 from .llama_cpp import LlamaCpp
 from .ours import Ours
 from .rows import Row
@@ -116,10 +117,13 @@ def _logits(ours: Ours, window: npt.NDArray[np.int32]) -> npt.NDArray[np.float32
     session.truncate(0, 0)
     session.prefill(0, window[:1])
     session.truncate(0, 1, int(window[1]))
-    session.begin_step()
     chain = np.arange(len(window) - 1, dtype=np.int32) - 1
-    session.set_tree(0, window[1:], chain)
-    session.verify()
+
+    def propose() -> bool:
+        session.set_tree(0, window[1:], chain)
+        return True
+
+    run_step(session, propose)
     return session.tree_logits(0)
 
 

@@ -26,6 +26,7 @@ from ..drafting.trees import (
     random_tree,
 )
 from ..engine.model import Model
+from ..engine.step import run_step
 from .rows import seconds_of
 
 _CONTEXT: Final = 128
@@ -216,17 +217,14 @@ def _step(session: _C.Session, model: Model, tree: Tree) -> float:
     tokens[0] = session.roots[0]
     heads = model.heads
 
-    def step() -> None:
-        session.begin_step()
+    def propose() -> bool:
         if heads is not None and tree.num_nodes > 1:
             session.draft_heads(heads, tree.native)
         else:
             session.set_tree(0, tokens, parents)
-        session.verify()
-        session.accept()
-        session.compact()
+        return tree.num_nodes > 1
 
-    return seconds_of(step)
+    return seconds_of(lambda: run_step(session, propose))
 
 
 def draw(found: TreeSpeeds, path: Path) -> None:

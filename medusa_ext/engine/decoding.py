@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .results import Clock
+from .step import run_step
 
 if TYPE_CHECKING:
     from .. import _C
@@ -30,16 +32,8 @@ def decode(
         if running != active:
             active = running
             session.set_active(active)
-        session.begin_step()
-        drafted = drafter.propose(session, active)
-        seconds = clock.lap("propose")
-        session.verify()
-        seconds += clock.lap("verify")
-        session.accept()
-        seconds += clock.lap("accept")
-        session.compact()
-        # A device works behind the host's back: this is where it is waited for.
-        seconds += clock.lap("compact")
+        propose = partial(drafter.propose, session, active)
+        drafted, seconds = run_step(session, propose, clock)
         emitted = [session.emitted(b) for b in active]
         for b, tokens in zip(active, emitted, strict=True):
             continuations[b].take_step(session, b, tokens, drafted)

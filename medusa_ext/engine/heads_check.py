@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from .model import Model
+from .step import run_step
 
 # Heads of a base guess a third of such tokens or more; those of another base hardly any.
 LOW_ACCURACY: Final = 0.1
@@ -36,9 +37,6 @@ def first_head_accuracy(model: Model) -> float:
     right = 0
     for _ in range(_TOKENS):
         guesses, _ = session.head_candidates(model.heads, 1)
-        session.begin_step()
-        session.verify()
-        session.accept()
-        session.compact()
+        run_step(session)
         right += sum(session.emitted(b)[0] == guesses[b, 0, 0] for b in range(len(prompts)))
     return right / (_TOKENS * len(prompts))

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from ..drafting.costs import CostCurve, LiveCosts, cache_path, load_curve, measure, save_curve
+from ..drafting.costs import CostCurve, LiveCosts, cache_path, load_curve, save_curve
 from ..drafting.trees import MAX_NODES, NestedTrees, default_trees
 from ..text.detokenizer import TextDecoder
+from .measurement import measure
 from .options import integer
 from .session import Session
 

@@ -15,6 +15,7 @@ import torch
 
 from ..checkpoints.heads.checkpoint import load_heads
 from ..drafting.trees import NestedTrees, nested_from_traces
+from ..engine.step import run_step
 from .data.loops import loop_start
 from .data.prompts import read_prompts, unique
 from .data.self_prompts import encode_prompt
@@ -193,10 +194,7 @@ def _ended(model: Model, tokens: Sequence[int], options: CalibrationOptions) -> 
 
 def _plain_step(session: _C.Session, active: list[int], tokens: list[list[int]]) -> None:
     session.set_active(active)
-    session.begin_step()
-    session.verify()
-    session.accept()
-    session.compact()
+    run_step(session)
     for b in active:
         tokens[b] += session.emitted(b)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...engine.session import common_prefix
+from ...engine.step import run_step
 from .backend import Emission, Int32Array
 
 if TYPE_CHECKING:
@@ -53,8 +54,5 @@ class NativeBackend:
         """One token further in each of `slots`."""
         session = self._session
         session.set_active(list(slots))
-        session.begin_step()
-        session.verify()
-        session.accept()
-        session.compact()
+        run_step(session)
         return [Emission(session.emitted(b)[0], session.path_hidden(b)[0].copy()) for b in slots]
