@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .checkpoints.types import DEVICES, DTYPES, KV_DTYPES
 from .drafting.drafter import Drafter
-from .drafting.trees import NestedTrees, Tree, default_trees, nested_from_traces
+from .drafting.trees import Tree
 from .engine.generation import Run
 from .engine.model import Model
 from .engine.options import Options, check_bool, check_place
 from .engine.results import Result
 from .engine.session import Session
-
-if TYPE_CHECKING:
-    from .checkpoints import ModelSource
-    from .checkpoints.heads.checkpoint import HeadsCheckpoint
-
-_log = logging.getLogger("medusa_ext")
 
 
 def load(
@@ -53,10 +46,7 @@ def load(
         RuntimeError: no CUDA device is present, or none that can be used.
         MemoryError: the model does not fit into the device's memory.
     """
-    from .checkpoints import base_fingerprint, open_source, packing
-    from .checkpoints.names import resolve_model
-    from .checkpoints.tokenizer.load import load_tokenizer
-    from .engine.device import place
+    from .engine.load import load_model
 
     for name, value, allowed in (
         ("device", device, DEVICES),
@@ -70,43 +60,15 @@ def load(
         check_place("heads", heads)
     for name, flag in (("deterministic", deterministic), ("progress", progress)):
         check_bool(name, flag)
-    source = open_source(resolve_model(model))
-    fingerprint = base_fingerprint(source)
-    checkpoint = _load_heads(heads, source, fingerprint)
-    tokenizer = load_tokenizer(source)
-    placement = place(device, dtype, kv_dtype, source.config.head_size)
-    formats = packing.choose_formats(source, placement.dtype)
-    adapters = checkpoint.adapters if checkpoint is not None else None
-    if checkpoint is not None and adapters:
-        _log.warning("%s: its adapters change the base model's weights", checkpoint.path)
-    native = packing.build_model(
-        source,
-        formats,
-        placement.device,
-        adapters=adapters,
+    return load_model(
+        model,
+        heads,
+        device,
+        dtype,
+        kv_dtype,
         deterministic=deterministic,
         progress=progress,
     )
-    native_heads, trees, calibrated = None, None, False
-    if checkpoint is not None:
-        native_heads = packing.build_heads(native, checkpoint, source, placement.dtype)
-        trees, calibrated = _trees_of(checkpoint)
-    loaded = Model(
-        name=str(model),
-        config=source.config,
-        native=native,
-        tokenizer=tokenizer,
-        fingerprint=fingerprint,
-        heads=native_heads,
-        head_trees=trees,
-        calibrated=calibrated,
-        device=placement.device,
-        kv_dtype=placement.kv_dtype,
-        eos_ids=_end_ids(source.config.eos_ids, tokenizer),
-    )
-    if checkpoint is not None and checkpoint.base_fingerprint != fingerprint:
-        _warn_of_bad_guesses(loaded, checkpoint)
-    return loaded
 
 
 def generate(
@@ -258,48 +220,3 @@ def stream(
     if unknown:
         raise TypeError(f"stream: got an unknown option {unknown[0]!r}")
     return Stream(model, prompt, Options.checked(max_new_tokens=max_new_tokens, **options))
-
-
-def _load_heads(
-    heads: str | Path | None, source: ModelSource, fingerprint: str
-) -> HeadsCheckpoint | None:
-    from .checkpoints.heads.checkpoint import check_against_base, load_heads
-    from .checkpoints.heads.resolve import resolve_heads
-
-    path = resolve_heads(heads, source)
-    if path is None:
-        return None
-    checkpoint = load_heads(path)
-    warnings = check_against_base(checkpoint, source.config, fingerprint)
-    for warning in (*checkpoint.warnings, *warnings):
-        _log.warning("%s", warning)
-    return checkpoint
-
-
-def _warn_of_bad_guesses(model: Model, checkpoint: HeadsCheckpoint) -> None:
-    """For heads whose files do not say that they are this base's: a short run tells."""
-    from .engine.heads_check import LOW_ACCURACY, first_head_accuracy
-
-    accuracy = first_head_accuracy(model)
-    if accuracy < LOW_ACCURACY:
-        _log.warning(
-            "%s: head 1 guesses %.0f %% of the tokens of a short greedy run; heads made for %s "
-            "would guess more, so drafts may be accepted badly",
-            checkpoint.path,
-            100 * accuracy,
-            model.name,
-        )
-
-
-def _trees_of(checkpoint: HeadsCheckpoint) -> tuple[NestedTrees, bool]:
-    """The heads' trees: from their calibration if they bring one."""
-    if checkpoint.rank_traces is None:
-        return default_trees(checkpoint.num_heads), False
-    return nested_from_traces(checkpoint.rank_traces.numpy()), True
-
-
-def _end_ids(config_ids: Sequence[int], tokenizer: Any) -> frozenset[int]:
-    """The model's end tokens: those of its (generation) config, else its tokenizer's."""
-    if config_ids or tokenizer.eos_token_id is None:
-        return frozenset(config_ids)
-    return frozenset([tokenizer.eos_token_id])

@@ -11,7 +11,7 @@ import pytest
 from models import tiny_heads
 from training_data import distiller
 
-from medusa_ext.checkpoints.heads.checkpoint import load_heads
+from medusa_ext.checkpoints.heads.load import load_heads
 from medusa_ext.training.data.shards import Manifest, read_shard
 from medusa_ext.training.heads.export import save_whole
 

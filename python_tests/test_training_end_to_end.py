@@ -12,7 +12,7 @@ from models import tiny_directory, tiny_heads, tiny_with_heads
 from training_data import tiny_data
 
 import medusa_ext
-from medusa_ext.checkpoints.heads.checkpoint import load_heads
+from medusa_ext.checkpoints.heads.load import load_heads
 from medusa_ext.cli.main import main
 from medusa_ext.training.calibration import (
     CalibrationOptions,

@@ -19,7 +19,7 @@ from torch.nn import functional
 from training_data import tiny_data
 
 from medusa_ext.checkpoints import open_source
-from medusa_ext.checkpoints.heads.checkpoint import load_heads
+from medusa_ext.checkpoints.heads.load import load_heads
 from medusa_ext.drafting.trees import Tree
 from medusa_ext.training.atomic import only_writer
 from medusa_ext.training.data.shards import Manifest, read_shard, write_shard

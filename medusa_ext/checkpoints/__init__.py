@@ -6,8 +6,9 @@ functions that need them.
 
 from .config import ModelConfig, RopeScaling
 from .files.weight import NATIVE_DTYPES, WeightTensor
-from .heads.checkpoint import HeadsCheckpoint, ResBlock, check_against_base, load_heads
+from .heads.checkpoint import HeadsCheckpoint, ResBlock
 from .heads.convert import convert
+from .heads.load import check_against_base, load_heads
 from .heads.resolve import resolve_heads
 from .heads.v3 import save_heads
 from .names import cache_dir, resolve_model

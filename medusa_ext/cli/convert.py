@@ -32,8 +32,8 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts and says where."""
-    from ..checkpoints.heads.checkpoint import load_heads
     from ..checkpoints.heads.convert import convert
+    from ..checkpoints.heads.load import load_heads
     from ..checkpoints.heads.resolve import heads_without_base
 
     heads = load_heads(heads_without_base(args.heads))

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 def _trees(args: argparse.Namespace) -> tuple[NestedTrees, bool]:
     if args.heads is None:
         return default_trees(args.depth), False
-    from ..checkpoints.heads.checkpoint import load_heads
+    from ..checkpoints.heads.load import load_heads
     from ..checkpoints.heads.resolve import heads_without_base
 
     checkpoint = load_heads(heads_without_base(args.heads))

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .trees import Tree
+from typing import Any, Protocol
 
 _STEP_X, _STEP_Y, _RADIUS, _MARGIN = 22, 60, 8, 20
 
 
-def _children(tree: Tree) -> list[list[int]]:
+class Drawable(Protocol):
+    """What a picture needs of a tree: see `trees.Tree`."""
+
+    @property
+    def paths(self) -> tuple[tuple[int, ...], ...]: ...
+    @property
+    def parents(self) -> tuple[int, ...]: ...
+    @property
+    def num_nodes(self) -> int: ...
+    @property
+    def max_depth(self) -> int: ...
+
+
+def _children(tree: Drawable) -> list[list[int]]:
     children: list[list[int]] = [[] for _ in range(tree.num_nodes)]
     for node, parent in enumerate(tree.parents[1:], start=1):
         children[parent].append(node)
     return children
 
 
-def picture(tree: Tree, ascii_only: bool = False) -> str:
+def picture(tree: Drawable, ascii_only: bool = False) -> str:
     """The tree as text, one node a line; a node shows its rank."""
     branch, last, through = ("|- ", "`- ", "|  ") if ascii_only else ("├─ ", "└─ ", "│  ")
     children = _children(tree)
@@ -33,7 +43,7 @@ def picture(tree: Tree, ascii_only: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _layout(tree: Tree) -> list[tuple[float, int]]:
+def _layout(tree: Drawable) -> list[tuple[float, int]]:
     """(x, depth) of each node: leaves side by side, a parent in the middle of its children."""
     children = _children(tree)
     places: list[tuple[float, int]] = [(0.0, 0)] * tree.num_nodes
@@ -53,7 +63,7 @@ def _layout(tree: Tree) -> list[tuple[float, int]]:
     return places
 
 
-def svg(tree: Tree) -> str:
+def svg(tree: Drawable) -> str:
     """The tree as an SVG document; a node shows its rank."""
     spots = [(_MARGIN + x * _STEP_X, _MARGIN + depth * _STEP_Y) for x, depth in _layout(tree)]
     width = max(x for x, _ in spots) + _MARGIN
@@ -74,7 +84,7 @@ def svg(tree: Tree) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
-def save(tree: Tree, path: str | Path) -> None:
+def save(tree: Drawable, path: str | Path) -> None:
     """Writes the tree's picture; the suffix chooses: .svg, .png (needs matplotlib) or .txt.
 
     Raises ValueError for another suffix, ImportError if matplotlib is missing.
@@ -90,7 +100,7 @@ def save(tree: Tree, path: str | Path) -> None:
         raise ValueError(f"{path}: a tree's picture needs to end in .svg, .png or .txt")
 
 
-def _save_png(tree: Tree, path: Path) -> None:
+def _save_png(tree: Drawable, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..checkpoints.heads.checkpoint import load_heads
+from ..checkpoints.heads.load import load_heads
 from ..drafting.trees import NestedTrees, nested_from_traces
 from ..engine.step import run_step
 from .data.loops import loop_start
