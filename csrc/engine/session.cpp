@@ -156,7 +156,7 @@ void Session::forward(const RowTable& table, ForwardOutputs outputs) {
   }
   outputs.hidden = hidden_.data();
   outputs.targets = targets_.data();
-  decoder_.forward(*context_, table, cache_, outputs);
+  decoder_.forward(*context_, table, cache_.layers(), outputs);
   if (!outputs.logits || outputs.num_targets == 0) return;
   ArgmaxParams argmax;
   argmax.num_rows = outputs.num_targets;

@@ -9,6 +9,7 @@
 
 #include "core/backend.h"
 #include "core/token_tree.h"
+#include "engine/kv_cache.h"
 #include "engine/lookup.h"
 #include "engine/step_graphs.h"
 #include "engine/step_ring.h"

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "core/backend.h"
 #include "core/params/cache.h"
@@ -10,29 +11,6 @@
 #include "model/model.h"
 
 namespace medusa {
-
-/// K and V of all layers for B sequences of S rows, [L, 2, B, G, S, D] in one allocation.
-class KvCacheStorage {
- public:
-  KvCacheStorage() = default;
-  KvCacheStorage(const Model& model, DType dtype, int32_t num_slots, int32_t num_rows);
-
-  const KvCache& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
-  int32_t num_rows() const { return num_rows_; }
-
-  /// Compaction of every layer's K and V, for the caller to add lengths and paths; the second one
-  /// moves an int8 cache's scales and has num_caches = 0 for other types.
-  CompactParams compact_rows() const;
-  CompactParams compact_scales() const;
-
- private:
-  int32_t num_rows_ = 0;
-  Storage storage_;
-  Storage scales_;
-  std::vector<KvCache> layers_;
-  DeviceArray<void*> caches_;        // [2L]
-  DeviceArray<void*> scale_caches_;  // [2L] or empty
-};
 
 /// What a forward leaves behind for `num_outputs` rows from `first_output` on; null: not wanted.
 struct ForwardOutputs {
@@ -53,8 +31,8 @@ class Decoder {
   const Model& model() const { return *model_; }
   int32_t max_rows() const { return max_rows_; }
 
-  /// Appends the rows' K/V to the cache. `rows` and `outputs` point to device memory.
-  void forward(Context& context, const RowTable& rows, const KvCacheStorage& cache,
+  /// Appends the rows' K/V to `caches`, one a layer. `rows` and `outputs` point to device memory.
+  void forward(Context& context, const RowTable& rows, const std::vector<KvCache>& caches,
                const ForwardOutputs& outputs);
 
  private:

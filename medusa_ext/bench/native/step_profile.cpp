@@ -9,6 +9,7 @@
 
 #include "cpu/runtime/backend.h"
 #include "cpu/runtime/context.h"
+#include "engine/kv_cache.h"
 #include "model/builder.h"
 #include "model/decoder.h"
 
@@ -170,7 +171,7 @@ void run(const std::string& isa, const Shape& shape, const WeightFormat& format,
       outputs.targets = targets.data();
       profile.linear = profile.attention = profile.cached_linear = profile.cached_operations = 0;
       const Clock::time_point start = Clock::now();
-      decoder.forward(context, rows.table, cache, outputs);
+      decoder.forward(context, rows.table, cache.layers(), outputs);
       const double total = seconds_since(start) - profile.cached_linear;
       if (repeat < 0) continue;
       double* result = out + (repeat * num_counts + i) * kFigures;
