@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..checkpoints import base_fingerprint, open_source, packing
 from ..checkpoints.names import resolve_model
+from ..checkpoints.tokenizer.ends import end_ids
 from ..checkpoints.tokenizer.load import load_tokenizer
 from ..drafting.trees import NestedTrees, default_trees, nested_from_traces
 from .device import place
@@ -64,7 +64,7 @@ def load_model(
         calibrated=calibrated,
         device=placement.device,
         kv_dtype=placement.kv_dtype,
-        eos_ids=_end_ids(source.config.eos_ids, tokenizer),
+        eos_ids=end_ids(source, tokenizer),
     )
     if checkpoint is not None and checkpoint.base_fingerprint != fingerprint:
         _warn_of_bad_guesses(loaded, checkpoint)
@@ -107,10 +107,3 @@ def _trees_of(checkpoint: HeadsCheckpoint) -> tuple[NestedTrees, bool]:
     if checkpoint.rank_traces is None:
         return default_trees(checkpoint.num_heads), False
     return nested_from_traces(checkpoint.rank_traces.numpy()), True
-
-
-def _end_ids(config_ids: Sequence[int], tokenizer: Any) -> frozenset[int]:
-    """The model's end tokens: those of its (generation) config, else its tokenizer's."""
-    if config_ids or tokenizer.eos_token_id is None:
-        return frozenset(config_ids)
-    return frozenset([tokenizer.eos_token_id])

@@ -1,0 +1,52 @@
+"""Which tokens end a model's turn: files say it in several places, and each may leave some out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from ..source import ModelSource
+
+# How published models spell the end of a turn, a message or a text; llama.cpp goes by the same
+# list where a GGUF file names no such token.
+SPELLINGS: Final = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<|return|>",
+    "<|call|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)
+
+
+def end_ids(source: ModelSource, tokenizer: Any) -> frozenset[int]:
+    """The union of what the config, the generation config and the tokenizer call an end, and of
+    the control tokens spelled like one: in a GGUF file any, else those of the chat template."""
+    found = set(source.config.eos_ids)
+    if tokenizer.eos_token_id is not None:
+        found.add(int(tokenizer.eos_token_id))
+    template = tokenizer.chat_template
+    templates = template.values() if isinstance(template, dict) else (template or "",)
+    for token, spelling in _control_tokens(tokenizer):
+        if spelling in SPELLINGS and (
+            source.gguf is not None or any(spelling in text for text in templates)
+        ):
+            found.add(token)
+    return frozenset(token for token in found if token < source.config.vocab_size)
+
+
+def _control_tokens(tokenizer: Any) -> Iterable[tuple[int, str]]:
+    """(id, spelling) of the tokens that no text contains."""
+    added = tokenizer.added_tokens_decoder
+    return ((token, one.content) for token, one in added.items() if one.special)
