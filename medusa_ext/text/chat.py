@@ -26,7 +26,7 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
         raise ValueError("prompt: chat messages need a model with a chat template; this has none")
     plain = [_plain(message) for message in messages]
     everything = "".join(_strings(plain))
-    check_unicode(everything)
+    check_unicode(everything, "prompt")
     mark = next((mark for mark in _MARKS if mark not in everything), None)
     if mark is None:
         raise ValueError(
@@ -115,10 +115,12 @@ def _cut(value: Any, spellings: Sequence[str], mark: str) -> Any:
     return value
 
 
-def check_unicode(text: str) -> None:
-    """ValueError for half a surrogate pair, which no tokenizer takes."""
+def check_unicode(text: str, argument: str = "") -> None:
+    """ValueError, naming the argument if there is one, for half a surrogate pair, which no
+    tokenizer takes."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         got = f"{text[error.start]!r} at {error.start}"
-        raise ValueError(f"prompt: needs valid Unicode, got {got}") from error
+        what = f"{argument}: " if argument else ""
+        raise ValueError(f"{what}needs valid Unicode, got {got}") from error

@@ -58,7 +58,7 @@ def encode(tokenizer: Any, vocab_size: int, prompt: Any, continues: bool) -> Enc
     if isinstance(prompt, str):
         if not prompt:
             raise ValueError("prompt: needs at least one token, got an empty string")
-        check_unicode(prompt)
+        check_unicode(prompt, "prompt")
         ids = tokenizer.encode(prompt, add_special_tokens=not continues)
         return _checked(ids, vocab_size, whole=False)
     if isinstance(prompt, np.ndarray) and prompt.ndim == 1:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ...text.chat import check_unicode
+
 _log = logging.getLogger("medusa_ext")
 
 HELD_OUT_WORDS: Final = 8
@@ -69,11 +71,7 @@ def prompt_from_json(item: Any) -> Prompt:
     """
     prompt = _prompt_of(item)
     for text in (prompt.text, prompt.source, *(content for _, content in prompt.messages)):
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            got = f"{text[error.start]!r} at {error.start}"
-            raise ValueError(f"needs valid Unicode, got {got}") from error
+        check_unicode(text)
     return prompt
 
 
