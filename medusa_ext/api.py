@@ -190,19 +190,15 @@ class Stream:
         with Run.open(model, prompt, options, incremental=True) as run:
             if run.is_batch:
                 raise ValueError("prompt: a stream needs a single prompt, got a list of prompts")
-            steps = run.steps()
-            while True:
-                try:
-                    next(steps)
-                except StopIteration:
-                    break
-                except Exception as error:
-                    # What was held back comes first: it had been decoded.
-                    if run.continuations and (piece := run.continuations[0].take_text()):
+            try:
+                for _ in run.steps():
+                    if piece := run.continuations[0].take_text():
                         yield piece
-                    raise error
-                if piece := run.continuations[0].take_text():
+            except Exception:
+                # What was held back comes first: it had been decoded.
+                if run.continuations and (piece := run.continuations[0].take_text()):
                     yield piece
+                raise
             self._result = run.results()[0]
             if piece := run.continuations[0].take_text():
                 yield piece
