@@ -6,10 +6,17 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoints import base_fingerprint, open_source, packing
-from ..checkpoints.names import resolve_model
+from ..checkpoints import (
+    base_fingerprint,
+    check_against_base,
+    load_heads,
+    load_tokenizer,
+    open_source,
+    packing,
+    resolve_heads,
+    resolve_model,
+)
 from ..checkpoints.tokenizer.ends import end_ids
-from ..checkpoints.tokenizer.load import load_tokenizer
 from ..drafting.trees import NestedTrees, default_trees, nested_from_traces
 from .device import place
 from .model import Model
@@ -74,9 +81,6 @@ def load_model(
 def _load_heads(
     heads: str | Path | None, source: ModelSource, fingerprint: str
 ) -> HeadsCheckpoint | None:
-    from ..checkpoints.heads.load import check_against_base, load_heads
-    from ..checkpoints.heads.resolve import resolve_heads
-
     path = resolve_heads(heads, source)
     if path is None:
         return None
