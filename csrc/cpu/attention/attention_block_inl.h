@@ -1,9 +1,8 @@
 // One block of keys against a tile of query vectors: the arithmetic of attention.
 //
-// Every sum has one order, whatever rows are computed together: a score is the sum,
-// span by span, of chains of fused multiply-adds over ascending d, an output a chain over ascending
-// positions, and the lane of a key in the sum of its block's weights is its position modulo the
-// block.
+// Every sum has one order, whatever rows are computed together: a score is the sum, span by span,
+// of chains of fused multiply-adds over ascending d, an output a chain over ascending positions,
+// and the lane of a key in the sum of its block's weights is its position modulo the block.
 #pragma once
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
