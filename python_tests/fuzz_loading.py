@@ -37,7 +37,6 @@ from safetensors.torch import save_file
 
 from medusa_ext import _C
 from medusa_ext.checkpoints import (
-    base_fingerprint,
     check_against_base,
     iter_weights,
     load_heads,
@@ -132,7 +131,7 @@ def exercise(directory: Path, tokenizer: bool = False) -> None:
     source = heads = None
     if any(directory.glob("*.gguf")) or (directory / "base").exists():
         source = open_source(directory / "base" if (directory / "base").exists() else directory)
-        base_fingerprint(source)
+        assert source.fingerprint
         for _, weight in iter_weights(source):
             for start, stop in weight.chunks(1 << 14):
                 weight.rows(start, stop)

@@ -14,7 +14,6 @@ from loading_models import tiny_model, write_gguf
 from medusa_ext.checkpoints import (
     HeadsCheckpoint,
     ResBlock,
-    base_fingerprint,
     convert,
     load_heads,
     open_source,
@@ -240,7 +239,7 @@ def test_where_heads_are_looked_for(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(heads_resolve, "PACKAGED_HEADS", packaged)
     source, gguf = open_source(tmp_path / "base"), open_source(tmp_path / "base.gguf")
     assert resolve_heads(None, source) is None and resolve_heads("auto", source) is None
-    heads = replace(random_heads(), base_fingerprint=base_fingerprint(source))
+    heads = replace(random_heads(), base_fingerprint=source.fingerprint)
     for name in ("default", "medusa-2"):
         save_heads(heads, packaged / "tiny" / name)
     save_heads(random_heads(), packaged / "other" / "default")

@@ -18,8 +18,10 @@ import torch
 import transformers
 from loading_models import state_name, tiny_model, write_gguf
 
+import medusa_ext
 from medusa_ext.checkpoints import iter_weights, load_tokenizer, open_source
 from medusa_ext.checkpoints import names as resolve
+from medusa_ext.checkpoints import source as source_module
 from medusa_ext.checkpoints.names import resolve_model
 from medusa_ext.checkpoints.source import ModelSource
 
@@ -106,6 +108,25 @@ print(peak - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 20 * 1024  # KiB, of 94 MiB of weights
+
+
+def test_loading_plans_and_hashes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many parts of loading ask which weights there are and which base this is."""
+    calls: list[str] = []
+
+    def counted(name: str) -> Any:
+        function = getattr(source_module, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            calls.append(name)
+            return function(*args, **options)
+
+        return call
+
+    for name in ("plan_weights", "check_plan", "fingerprint"):
+        monkeypatch.setattr(source_module, name, counted(name))
+    model = medusa_ext.load("smollm2-135m-instruct")
+    assert model.heads is not None and calls == ["plan_weights", "check_plan", "fingerprint"]
 
 
 # Token ids by llama.cpp of the same file. Spaces before a digit are what a plain GPT-2 split gets
@@ -375,8 +396,6 @@ def test_a_model_and_heads_by_hub_id(tmp_path: Path, monkeypatch: Any) -> None:
     """Both from a local hub cache, through `load`; without the network nothing else is tried."""
     import huggingface_hub
     from models import tiny_directory, tiny_heads
-
-    import medusa_ext
 
     for repo, directory in (("some--model", tiny_directory()), ("some--heads", tiny_heads())):
         snapshot = tmp_path / f"models--{repo}" / "snapshots" / ("b" * 40)

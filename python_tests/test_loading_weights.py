@@ -15,7 +15,7 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from loading_models import gguf_name, permute, state_name, tiny_model, write_gguf
 
-from medusa_ext.checkpoints import base_fingerprint, iter_weights, open_source
+from medusa_ext.checkpoints import iter_weights, open_source
 from medusa_ext.checkpoints.files.weight import GGML_TYPES
 
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
@@ -222,11 +222,11 @@ def test_fingerprint_is_the_models_not_the_files(tmp_path: Path) -> None:
     model = tiny_model("llama").to(torch.bfloat16)
     model.save_pretrained(tmp_path / "hf")
     write_gguf(tmp_path / "a.gguf", model, MIXED)
-    prints = {base_fingerprint(open_source(tmp_path / n)) for n in ("hf", "a.gguf")}
+    prints = {open_source(tmp_path / n).fingerprint for n in ("hf", "a.gguf")}
     assert len(prints) == 1
     model.state_dict()["model.layers.1.input_layernorm.weight"][0] += 0.5
     model.save_pretrained(tmp_path / "tuned")
-    assert base_fingerprint(open_source(tmp_path / "tuned")) not in prints
+    assert open_source(tmp_path / "tuned").fingerprint not in prints
 
 
 def test_weights_are_views_on_the_file(tmp_path: Path) -> None:

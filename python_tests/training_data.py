@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from models import tiny_directory
 
-from medusa_ext.checkpoints import base_fingerprint, open_source
+from medusa_ext.checkpoints import open_source
 from medusa_ext.checkpoints.tokenizer.load import load_tokenizer
 from medusa_ext.training.data.distill import Distiller, DistillSettings, open_run
 from medusa_ext.training.data.prompts import Exclusion, Prompt
@@ -41,7 +41,7 @@ def distiller(
     source = open_source(tiny_directory())
     fresh = Manifest(
         model=str(tiny_directory()),
-        fingerprint=base_fingerprint(source),
+        fingerprint=source.fingerprint,
         hidden_size=source.config.hidden_size,
         vocab_size=source.config.vocab_size,
         eos_ids=list(source.config.eos_ids),

@@ -14,7 +14,7 @@ from .heads.v3 import save_heads
 from .names import cache_dir, resolve_model
 from .source import ModelSource, open_source
 from .tokenizer.load import load_tokenizer
-from .weights import base_fingerprint, iter_weights
+from .weights import iter_weights
 
 __all__ = [
     "NATIVE_DTYPES",
@@ -24,7 +24,6 @@ __all__ = [
     "ResBlock",
     "RopeScaling",
     "WeightTensor",
-    "base_fingerprint",
     "cache_dir",
     "check_against_base",
     "convert",

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from . import ModelConfig, ModelSource, WeightTensor, iter_weights
 from .types import FORMATS
-from .weights import check_weights
 
 if TYPE_CHECKING:
     import torch
@@ -43,11 +42,11 @@ def choose_formats(source: ModelSource, dtype: str) -> dict[str, str]:
     they are read by rows or decide the token, and 4 bits there cost much for little.
     """
     formats = {}
-    for item in check_weights(source):
+    for item in source.plan:
         if len(item.shape) != 2:
             continue
         if dtype == "auto":
-            storage = source.tensors[item.stored].storage
+            storage = source.tensors[item.file_name].storage
             formats[item.canonical] = _KEPT.get(storage, "int8")
         elif dtype == "int4" and item.canonical in _VOCABULARY_MATRICES:
             formats[item.canonical] = "int8"
@@ -212,7 +211,7 @@ def _draft_rows(checkpoint: HeadsCheckpoint, source: ModelSource) -> WeightTenso
     if checkpoint.lm_heads is not None or checkpoint.token_map is None:
         return None
     wanted = "embed" if source.config.tie_word_embeddings else "lm_head"
-    stored = next(item.stored for item in check_weights(source) if item.canonical == wanted)
+    file_name = next(item.file_name for item in source.plan if item.canonical == wanted)
     order = checkpoint.token_map.numpy().astype(np.int64)
-    weight = source.tensors[stored]
+    weight = source.tensors[file_name]
     return replace(weight, shape=(len(order), weight.shape[1]), row_order=order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .config import ModelConfig, config_from_directory
@@ -12,6 +13,7 @@ from .files import safetensors as safetensors_file
 from .files import torch as torch_file
 from .files.gguf import GgufFile
 from .files.weight import WeightTensor
+from .plan import PlannedWeight, check_plan, fingerprint, plan_weights
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,24 @@ class ModelSource:
     config: ModelConfig
     tensors: Mapping[str, WeightTensor]
     gguf: GgufFile | None = None
+
+    @cached_property
+    def plan(self) -> tuple[PlannedWeight, ...]:
+        """Every weight the model needs, after making sure that each is there in its shape.
+
+        Raises ValueError naming the file and every missing or mis-shaped tensor.
+        """
+        plan = plan_weights(self.config, in_gguf=self.gguf is not None)
+        check_plan(plan, self.tensors, self.path)
+        return plan
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which base this is, whatever format its weights are stored in; reads all norms.
+
+        Raises ValueError as `plan` does.
+        """
+        return fingerprint(self.config, self.plan, self.tensors)
 
 
 def open_source(path: str | Path) -> ModelSource:

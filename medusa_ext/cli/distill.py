@@ -137,14 +137,13 @@ def _settings(args: argparse.Namespace) -> DistillSettings:
 
 
 def _manifest(args: argparse.Namespace, source: ModelSource, settings: DistillSettings) -> Any:
-    from ..checkpoints import base_fingerprint
     from ..training.data.shards import Manifest
 
     made_with = {"backend": args.backend, "dtype": args.dtype}
     made_with["prompts"] = ", ".join(path.name for path in args.prompts)
     return Manifest(
         model=str(args.model),
-        fingerprint=base_fingerprint(source),
+        fingerprint=source.fingerprint,
         hidden_size=source.config.hidden_size,
         vocab_size=source.config.vocab_size,
         eos_ids=list(source.config.eos_ids),

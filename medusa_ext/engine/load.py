@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints import (
-    base_fingerprint,
     check_against_base,
     load_heads,
     load_tokenizer,
@@ -40,8 +39,7 @@ def load_model(
 ) -> Model:
     """Loads a model and its heads; arguments and errors are those of `medusa_ext.load`."""
     source = open_source(resolve_model(model))
-    fingerprint = base_fingerprint(source)
-    checkpoint = _load_heads(heads, source, fingerprint)
+    checkpoint = _load_heads(heads, source)
     tokenizer = load_tokenizer(source)
     placement = place(device, dtype, kv_dtype, source.config.head_size)
     formats = packing.choose_formats(source, placement.dtype)
@@ -65,7 +63,7 @@ def load_model(
         config=source.config,
         native=native,
         tokenizer=tokenizer,
-        fingerprint=fingerprint,
+        fingerprint=source.fingerprint,
         heads=native_heads,
         head_trees=trees,
         calibrated=calibrated,
@@ -73,19 +71,17 @@ def load_model(
         kv_dtype=placement.kv_dtype,
         eos_ids=end_ids(source, tokenizer),
     )
-    if checkpoint is not None and checkpoint.base_fingerprint != fingerprint:
+    if checkpoint is not None and checkpoint.base_fingerprint != source.fingerprint:
         _warn_of_bad_guesses(loaded, checkpoint)
     return loaded
 
 
-def _load_heads(
-    heads: str | Path | None, source: ModelSource, fingerprint: str
-) -> HeadsCheckpoint | None:
+def _load_heads(heads: str | Path | None, source: ModelSource) -> HeadsCheckpoint | None:
     path = resolve_heads(heads, source)
     if path is None:
         return None
     checkpoint = load_heads(path)
-    warnings = check_against_base(checkpoint, source.config, fingerprint)
+    warnings = check_against_base(checkpoint, source.config, source.fingerprint)
     for warning in (*checkpoint.warnings, *warnings):
         _log.warning("%s", warning)
     return checkpoint

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..checks import Fields, failure
 from ..source import open_source
-from ..weights import base_fingerprint
 from .checkpoint import HeadsCheckpoint, ResBlock
 from .files import HeadFiles, open_head_files
 from .layouts import COUNT_KEYS, Layout, detect_layout, read_parts
@@ -210,6 +209,6 @@ def _warnings(
 def _own_base_fingerprint(directory: Path) -> str | None:
     """The fingerprint of a merged model's base; None if it is not one this package loads."""
     try:
-        return base_fingerprint(open_source(directory))
+        return open_source(directory).fingerprint
     except (OSError, ValueError):
         return None

@@ -8,7 +8,6 @@ from typing import Final
 from ..checks import read_json
 from ..names import HUB_ID, fetch_from_hub
 from ..source import ModelSource
-from ..weights import base_fingerprint
 from .files import find_heads
 
 # medusa_ext/data/heads/<model>/<name>/: heads in our own format that are part of the package;
@@ -73,12 +72,8 @@ def _heads_of_directory(source: ModelSource) -> Path | None:
 
 def _packaged(source: ModelSource) -> dict[str, Path]:
     """The packaged heads for this base, by name; told by the fingerprint in their config."""
-    configs = sorted(PACKAGED_HEADS.glob("*/*/config.json"))
-    if not configs:
-        return {}
-    fingerprint = base_fingerprint(source)
     return {
         config.parent.name: config.parent
-        for config in configs
-        if read_json(config).get("base_fingerprint") == fingerprint
+        for config in sorted(PACKAGED_HEADS.glob("*/*/config.json"))
+        if read_json(config).get("base_fingerprint") == source.fingerprint
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ...checkpoints import ModelSource, base_fingerprint
+from ...checkpoints import ModelSource
 from ...checkpoints.heads.checkpoint import HeadsCheckpoint, ResBlock
 from ...checkpoints.heads.v3 import save_heads
 from ..atomic import naming
@@ -40,7 +40,7 @@ def checkpoint_of(trainer: Trainer, path: Path, source: ModelSource) -> HeadsChe
         token_map=None if whole else torch.from_numpy(trainer.vocabulary.token_map),
         root_weights=root,
         base_name=trainer.data.manifest.model,
-        base_fingerprint=base_fingerprint(source),
+        base_fingerprint=source.fingerprint,
         vocab_size=source.config.vocab_size,
     )
 

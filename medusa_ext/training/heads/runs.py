@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from ...checkpoints import base_fingerprint, open_source
+from ...checkpoints import open_source
 from ...checkpoints.names import resolve_model
 from ..atomic import only_writer
 from ..data.vocabulary import DraftVocabulary, choose_vocabulary
@@ -60,10 +60,10 @@ def train(settings: TrainSettings, options: RunOptions, processes: Processes) ->
 def _train(settings: TrainSettings, options: RunOptions, processes: Processes) -> dict[str, Any]:
     data = load_dataset(options.data, options.max_tokens)
     source = open_source(resolve_model(options.model or data.manifest.model))
-    if base_fingerprint(source) != data.manifest.fingerprint:
+    if source.fingerprint != data.manifest.fingerprint:
         raise ValueError(
             f"{options.data}: needs data of the base {source.path} (fingerprint "
-            f"{base_fingerprint(source)}), got data of {data.manifest.model} (fingerprint "
+            f"{source.fingerprint}), got data of {data.manifest.model} (fingerprint "
             f"{data.manifest.fingerprint})"
         )
     vocabulary = _vocabulary(settings, data)
