@@ -208,16 +208,25 @@ class Session:
     def set_tree(self, b: int, tokens: Int32Array, parents: Int32Array) -> None:
         """The whole tree at once, the root included (tokens[0] must be the root)."""
 
+    def draft_for(self, sequences: Sequence[int]) -> None:
+        """Heads and lookup draft for these of the active sequences from now on, until the next
+        begin_step; for all at first."""
+
     def draft_heads(self, heads: Heads, tree: TokenTree) -> None:
-        """Adds the heads' candidates for every active sequence, arranged as `tree`. On a GPU the
-        step itself finds them: their tokens in tree() are negative, equal siblings merge later."""
+        """Adds the heads' candidates for every sequence drafted for, arranged as `tree`. On a GPU
+        the step itself finds them: their tokens in tree() are negative, equal siblings merge
+        later."""
 
     def draft_lookup(
         self, max_nodes: int, max_ngram: int, min_ngram: int, max_branches: int
     ) -> int:
         """Adds continuations of earlier n-gram matches in the sequence's own text (prompt and
         output so far), longest and latest first, up to max_nodes drafted nodes. The number of
-        active sequences with a match."""
+        sequences drafted for with a match."""
+
+    def look_up(self, b: int, max_nodes: int, max_ngram: int, min_ngram: int) -> list[int]:
+        """The max_nodes tokens that lookup would draft for sequence b, which stays as it is; none
+        where nothing matches."""
 
     def tree(self, b: int) -> tuple[Int32Array, Int32Array]:
         """(tokens, parents) of the step's tree, the root included."""

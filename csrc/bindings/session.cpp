@@ -162,6 +162,11 @@ int32_t draft_lookup(PySession& self, int32_t max_nodes, int32_t max_ngram, int3
   return compute(self.session, [&] { return self.session.draft_lookup(options); });
 }
 
+std::vector<int32_t> look_up(PySession& self, int32_t b, int32_t max_nodes, int32_t max_ngram,
+                             int32_t min_ngram) {
+  return self.session.look_up(b, {max_nodes, max_ngram, min_ngram, 1});
+}
+
 void register_sizes(py::class_<PySession>& cls) {
   cls.def_property_readonly("batch", [](const PySession& self) { return self.session.batch(); })
       .def_property_readonly("max_length",
@@ -201,9 +206,12 @@ void register_phases(py::class_<PySession>& cls) {
       .def("add_node", guarded(&Session::add_node), py::arg("b"), py::arg("parent"),
            py::arg("token"))
       .def("set_tree", guarded(set_tree), py::arg("b"), py::arg("tokens"), py::arg("parents"))
+      .def("draft_for", guarded(&Session::draft_for), py::arg("sequences"))
       .def("draft_heads", guarded(draft_heads), py::arg("heads"), py::arg("tree"))
       .def("draft_lookup", guarded(draft_lookup), py::arg("max_nodes"), py::arg("max_ngram"),
            py::arg("min_ngram"), py::arg("max_branches"))
+      .def("look_up", guarded(look_up), py::arg("b"), py::arg("max_nodes"), py::arg("max_ngram"),
+           py::arg("min_ngram"))
       .def("verify", guarded(phase<&Session::verify>))
       .def("accept", guarded(phase<&Session::accept>))
       .def("compact", guarded(phase<&Session::compact>));

@@ -73,10 +73,14 @@ class Session {
   void truncate(int32_t b, int32_t length, int32_t root);
 
   void begin_step();
+  /// Heads and lookup draft for these of the active sequences until the next call or step.
+  void draft_for(std::vector<int32_t> sequences);
   int32_t add_node(int32_t b, int32_t parent, int32_t token);
   void set_tree(int32_t b, const std::vector<int32_t>& tokens, const std::vector<int32_t>& parents);
   void draft_heads(const std::shared_ptr<const Heads>& heads, const TokenTree& tree);
   int32_t draft_lookup(const LookupOptions& options);
+  /// What lookup would draft for a sequence after its root: its best match's tokens.
+  std::vector<int32_t> look_up(int32_t b, const LookupOptions& options);
   void verify();
   void accept();
   void compact();
@@ -84,7 +88,8 @@ class Session {
   /// Kinds of steps that were recorded to be replayed; 0 where the backend does not.
   size_t num_recorded_steps() const { return graphs_.num_recorded(); }
 
-  /// Top-k ids and log-probabilities [B', K, k] of the heads at the present state.
+  /// Top-k ids and log-probabilities [B', K, k] of the heads at the present state of the active
+  /// sequences.
   void head_candidates(const std::shared_ptr<const Heads>& heads, int32_t top_k,
                        std::vector<int32_t>* ids, std::vector<float>* log_probs);
 
@@ -141,6 +146,9 @@ class Session {
   void replay_step();
   void run_step(const StepShape& shape);
   MergeDraftsParams run_heads(const StepShape& shape);
+  void evaluate_heads(const std::shared_ptr<const Heads>& heads,
+                      const std::vector<int32_t>& sequences, int32_t top_k,
+                      std::vector<int32_t>* ids, std::vector<float>* log_probs);
   /// The heads' nodes; without `ids` the step itself will find their tokens.
   void add_head_nodes(int32_t b, const TokenTree& tree, const int32_t* ids, int32_t top_k);
   void accept_typical();
@@ -163,6 +171,7 @@ class Session {
   StepRows rows_;
   std::vector<Sequence> sequences_;
   std::vector<int32_t> active_;
+  std::vector<int32_t> drafting_;  // of the active ones, those that drafts are for
   Sampling sampling_;
   bool keep_logits_ = false;
   bool verified_logits_ = false;

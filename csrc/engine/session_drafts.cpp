@@ -14,6 +14,11 @@ void check_top_k(const Heads& heads, int32_t top_k) {
   checked("top_k", top_k, 1, std::min(kMaxHeadRanks, heads.config.draft_vocab_size));
 }
 
+void check_lookup(const LookupOptions& options) {
+  checked("lookup: max_nodes", options.max_nodes, 0, TokenTree::kMaxNodes);
+  checked("lookup: max_branches", options.max_branches, 1, TokenTree::kMaxNodes);
+}
+
 }  // namespace
 
 void Session::begin_step() {
@@ -27,8 +32,19 @@ void Session::begin_step() {
     s.tree.reset(s.root, max_nodes_, max_length_ - length(b) - 1);
   }
   phase_ = Phase::kDrafting;
+  drafting_ = active_;
   drafting_heads_ = nullptr;
   drafting_top_k_ = 0;
+}
+
+void Session::draft_for(std::vector<int32_t> sequences) {
+  require_phase(Phase::kDrafting, "draft_for");
+  for (int32_t b : sequences) {
+    if (!std::binary_search(active_.begin(), active_.end(), b)) {
+      fail("draft_for: sequences", "active ones", b);
+    }
+  }
+  drafting_ = std::move(sequences);
 }
 
 int32_t Session::add_node(int32_t b, int32_t parent, int32_t token) {
@@ -77,19 +93,25 @@ HeadsRunner& Session::runner(const std::shared_ptr<const Heads>& heads) {
 
 void Session::head_candidates(const std::shared_ptr<const Heads>& heads, int32_t top_k,
                               std::vector<int32_t>* ids, std::vector<float>* log_probs) {
+  evaluate_heads(heads, active_, top_k, ids, log_probs);
+}
+
+void Session::evaluate_heads(const std::shared_ptr<const Heads>& heads,
+                             const std::vector<int32_t>& sequences, int32_t top_k,
+                             std::vector<int32_t>* ids, std::vector<float>* log_probs) {
   check_top_k(*heads, top_k);
   HeadsRunner& evaluation = runner(heads);
   const Backend& backend = model_->backend();
-  const size_t size = active_.size() * static_cast<size_t>(heads->config.num_heads * top_k);
+  const size_t size = sequences.size() * static_cast<size_t>(heads->config.num_heads * top_k);
   std::vector<int32_t> roots;
-  for (int32_t b : active_) {
+  for (int32_t b : sequences) {
     if (sequence(b).root < 0) fail("heads: sequence " + std::to_string(b), "a prefill first", -1);
     roots.push_back(sequence(b).root);
   }
-  const int64_t bytes = static_cast<int64_t>(active_.size() * sizeof(int32_t));
-  backend.copy_in(*context_, slots_.data(), active_.data(), bytes);
+  const int64_t bytes = static_cast<int64_t>(sequences.size() * sizeof(int32_t));
+  backend.copy_in(*context_, slots_.data(), sequences.data(), bytes);
   backend.copy_in(*context_, roots_.data(), roots.data(), bytes);
-  evaluation.run(*context_, static_cast<int32_t>(active_.size()), last_hidden_.data(),
+  evaluation.run(*context_, static_cast<int32_t>(sequences.size()), last_hidden_.data(),
                  slots_.data(), roots_.data(), top_k);
   ids->resize(size);
   backend.copy_out(*context_, ids->data(), evaluation.top_ids(),
@@ -106,7 +128,7 @@ void Session::draft_heads(const std::shared_ptr<const Heads>& heads, const Token
   require_phase(Phase::kDrafting, "draft_heads");
   const int32_t num_heads = heads->config.num_heads;
   checked("tree: depth", tree.max_depth(), 0, num_heads);
-  if (tree.num_nodes() == 1) return;
+  if (tree.num_nodes() == 1 || drafting_.empty()) return;
   const int32_t top_k = tree.max_rank() + 1;
   // A recorded step runs one kind of heads.
   const bool is_deferred = is_replayed_ && (!drafting_heads_ || drafting_heads_ == heads);
@@ -116,12 +138,12 @@ void Session::draft_heads(const std::shared_ptr<const Heads>& heads, const Token
     drafting_heads_ = heads;
     drafting_top_k_ = std::max(drafting_top_k_, top_k);
   } else {
-    head_candidates(heads, top_k, &host_ids_, nullptr);
+    evaluate_heads(heads, drafting_, top_k, &host_ids_, nullptr);
   }
-  for (size_t i = 0; i < active_.size(); ++i) {
+  for (size_t i = 0; i < drafting_.size(); ++i) {
     const int64_t first = static_cast<int64_t>(i) * num_heads * top_k;
-    if (!sequence(active_[i]).has_hidden) continue;
-    add_head_nodes(active_[i], tree, is_deferred ? nullptr : host_ids_.data() + first, top_k);
+    if (!sequence(drafting_[i]).has_hidden) continue;
+    add_head_nodes(drafting_[i], tree, is_deferred ? nullptr : host_ids_.data() + first, top_k);
   }
 }
 
@@ -153,10 +175,9 @@ NGramIndex& Session::ngrams(Sequence& s, const LookupOptions& options) {
 
 int32_t Session::draft_lookup(const LookupOptions& options) {
   require_phase(Phase::kDrafting, "draft_lookup");
-  checked("lookup: max_nodes", options.max_nodes, 0, TokenTree::kMaxNodes);
-  checked("lookup: max_branches", options.max_branches, 1, TokenTree::kMaxNodes);
+  check_lookup(options);
   int32_t num_matching = 0;
-  for (int32_t b : active_) {
+  for (int32_t b : drafting_) {
     Sequence& s = sequence(b);
     ngrams(s, options).matches(options.max_branches, &matches_);
     if (matches_.empty()) continue;
@@ -164,6 +185,19 @@ int32_t Session::draft_lookup(const LookupOptions& options) {
     draft_lookup_branches(s, options);
   }
   return num_matching;
+}
+
+std::vector<int32_t> Session::look_up(int32_t b, const LookupOptions& options) {
+  check_lookup(options);
+  Sequence& s = sequence(b);
+  if (s.root < 0) fail("look_up: sequence " + std::to_string(b), "a prefill first", s.root);
+  ngrams(s, options).matches(1, &matches_);
+  std::vector<int32_t> tokens;
+  if (matches_.empty()) return tokens;
+  for (int32_t i = 0; i < options.max_nodes; ++i) {
+    tokens.push_back(s.ngrams->continuation(matches_[0], i));
+  }
+  return tokens;
 }
 
 void Session::draft_lookup_branches(Sequence& s, const LookupOptions& options) {

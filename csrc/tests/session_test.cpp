@@ -229,6 +229,34 @@ TEST_P(SessionTest, HeadsDraftAndDecodeExactly) {
   }
 }
 
+// Sequences of one step may take drafts of different kinds, or none.
+TEST_P(SessionTest, DraftsAreForTheSequencesNamed) {
+  const std::shared_ptr<Model> model = make_tiny_model(options());
+  const std::shared_ptr<Heads> heads = make_tiny_heads(model, true, 2, kFloat32Weights);
+  const TokenTree tree({-1, 0, 0, 1}, {0, 0, 1, 0});
+  const std::vector<int32_t> prompt = {3, 9, 3, 9, 3};
+  Session session(model, 3, 100, 16, DType::kFloat32);
+  for (int32_t b : {0, 1, 2}) session.prefill(b, prompt.data(), 5, nullptr);
+  EXPECT_THROW(session.draft_for({0}), std::logic_error);
+  session.truncate(1, 5, 9);  // its text ends as it began, so that lookup has a match
+  session.set_active({0, 1});
+  session.begin_step();
+  EXPECT_THROW(session.draft_for({2}), std::invalid_argument);
+  session.draft_for({0});
+  session.draft_heads(heads, tree);
+  session.draft_for({1});
+  const LookupOptions lookup{3, 2, 1, 1};
+  const std::vector<int32_t> guesses = session.look_up(1, lookup);
+  EXPECT_EQ(session.tree(1).num_nodes(), 1);
+  EXPECT_EQ(session.draft_lookup(lookup), 1);
+  EXPECT_EQ(session.tree(0).num_nodes(), 4);
+  EXPECT_EQ(guesses, std::vector<int32_t>({3, 9, 3}));
+  const std::vector<int32_t>& drafted = session.tree(1).tokens();
+  EXPECT_EQ(std::vector<int32_t>(drafted.begin() + 1, drafted.end()), guesses);
+  session.begin_step();
+  EXPECT_EQ(session.draft_lookup(lookup), session.look_up(0, lookup).empty() ? 1 : 2);
+}
+
 TEST_P(SessionTest, TruncationContinuesAsIfNothingHadFollowed) {
   const std::shared_ptr<Model> model = make_tiny_model(options());
   const Plain plain = decode_plainly(model, greedy(), 30);

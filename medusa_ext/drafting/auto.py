@@ -196,15 +196,12 @@ class AutoDrafter:
     ) -> list[list[int]]:
         """Adds lookup's nodes and returns them for each sequence; with num_nodes = 0 only says
         what the first one would have been."""
-        none: list[list[int]] = [[] for _ in active]
         if not self._use_lookup:
-            return none
-        if session.draft_lookup(max(num_nodes, 1), MAX_NGRAM, self._min_ngram, 1) == 0:
-            return none
-        guesses = [session.tree(b)[0][1:].tolist() for b in active]
+            return [[] for _ in active]
         if num_nodes == 0:
-            session.begin_step()
-        return guesses
+            return [session.look_up(b, 1, MAX_NGRAM, self._min_ngram) for b in active]
+        session.draft_lookup(num_nodes, MAX_NGRAM, self._min_ngram, 1)
+        return [session.tree(b)[0][1:].tolist() for b in active]
 
     def _tree(self, num_drafted: int) -> _C.TokenTree:
         if num_drafted not in self._native and self._trees is not None:
