@@ -41,14 +41,26 @@ class BuildExtension(build_ext):
         settings = _build.Settings.from_environment(os.environ)
         work = Path(self.build_temp).absolute()
         try:
-            _build.build_ahead_of_time(ROOT / "csrc", target, work, settings)
+            module = ext.name.rpartition(".")[2]
+            _build.build_ahead_of_time(ROOT / "csrc", target, work, settings, module)
         except _build.BuildError as error:
             sys.exit(str(error))
 
 
-sources = [f"csrc/{name}" for name in _build.Sources.read(ROOT / "csrc").listed]
+def extensions() -> list[Extension]:
+    """The native modules with their sources."""
+    listed = _build.Sources.read(ROOT / "csrc").listed
+    return [
+        Extension(
+            f"medusa_ext.{module}",
+            [f"csrc/{name}" for name in listed if _build.in_module(name, module)],
+        )
+        for module in _build.MODULES
+    ]
+
+
 setup(
-    ext_modules=[Extension("medusa_ext._C", sources)] if find_spec("torch") else [],
+    ext_modules=extensions() if find_spec("torch") else [],
     cmdclass={"build_py": BuildPython, "build_ext": BuildExtension},
     # CMake's build folder is build/.
     options={"build": {"build_base": "build/python"}},

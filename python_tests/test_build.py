@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -417,6 +418,31 @@ def test_arch_list_is_checked() -> None:
     assert cuda.parse_arch_list("8.0;9.0+PTX, 12.0") == ("8.0", "9.0+PTX", "12.0")
     with pytest.raises(_build.BuildError, match="TORCH_CUDA_ARCH_LIST: needs numbers"):
         cuda.parse_arch_list("Hopper")
+
+
+def test_the_engine_loads_without_torch() -> None:
+    code = "import medusa_ext._C, sys; assert 'torch' not in sys.modules"
+    folder = Path(_build.__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
+
+
+def test_only_operators_include_torch() -> None:
+    root = REPOSITORY / "csrc"
+    pattern = re.compile(r"#include <(torch|ATen|c10)/")
+    files = [path for path in root.rglob("*") if path.suffix in (".h", ".cpp", ".cu", ".cuh")]
+    including = {
+        path.relative_to(root).parts[0] for path in files if pattern.search(path.read_text())
+    }
+    assert including == {"ops"}
+
+
+def test_modules_share_kernels_and_nothing_else() -> None:
+    sources = _build.Sources.read(REPOSITORY / "csrc").listed
+    engine, operators = (
+        {name for name in sources if _build.in_module(name, module)} for module in _build.MODULES
+    )
+    assert engine | operators == set(sources)
+    assert {name.split("/")[0] for name in engine & operators} == {"core", "cpu", "cuda"}
 
 
 def test_importing_the_package_alone_builds_nothing() -> None:

@@ -34,6 +34,17 @@ def test_the_environment_comes_before_torch() -> None:
     assert run("").stdout.split() == ["1"]
 
 
+def test_without_torch_as_many_as_torch_starts_with() -> None:
+    show = "print(_C.num_threads())"
+    code = f"from medusa_ext import _C; {show}; import torch; {show}"
+    for variable in ("", "1"):
+        environment = os.environ | {"MEDUSA_NUM_THREADS": "", "OMP_NUM_THREADS": variable}
+        command = [sys.executable, "-c", code]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        alone, beside_torch = result.stdout.split()
+        assert alone == beside_torch
+
+
 @pytest.mark.parametrize("value", ["0", "two", "4097"])
 def test_an_unusable_environment_is_named(value: str) -> None:
     found = run(value)

@@ -28,7 +28,8 @@ void register_heads(py::module_& module);
 void register_session(py::module_& module);
 void register_threads(py::module_& module);
 
-/// Threads of the forwards: set_num_threads, or torch's own number until that is called.
+/// Threads of the forwards: set_num_threads; until that is called torch's number where torch is
+/// imported, and else the one torch would start with. Needs the GIL.
 int num_threads();
 
 /// "float32" | "bfloat16" | "float16" | "int8"; ValueError naming `argument` otherwise.

@@ -1,8 +1,8 @@
-// The Python module; importing it also registers torch.ops.medusa.*.
+// The engine's Python module. It knows nothing of torch: the operators are a module of their own.
 #include "bindings/bindings.h"
 
 PYBIND11_MODULE(_C, module) {
-  module.doc() = "Native part of medusa_ext: models, heads, sessions and operators.";
+  module.doc() = "Native part of medusa_ext: models, heads and sessions.";
   medusa::bindings::register_threads(module);
   medusa::bindings::register_tree(module);
   medusa::bindings::register_model(module);

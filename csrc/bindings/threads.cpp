@@ -1,8 +1,8 @@
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <fstream>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -11,7 +11,7 @@
 namespace medusa::bindings {
 namespace {
 
-/// 0: follow torch.
+/// 0: as many as torch uses.
 std::atomic<int>& chosen_threads() {
   static std::atomic<int> threads{0};
   return threads;
@@ -43,18 +43,46 @@ void read_environment() {
   chosen_threads() = static_cast<int>(num_threads);
 }
 
+/// A variable's whole number from 1 up; 0 where there is none.
+int count_in_environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? 0 : std::max(std::atoi(value), 0);
+}
+
+/// What torch starts with: what OpenMP's or MKL's variable says, or else one per physical core,
+/// which is known by the first of the processors that share it.
+int initial_threads() {
+  for (const char* name : {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}) {
+    if (const int count = count_in_environment(name); count > 0) return count;
+  }
+  std::set<std::string> cores;
+  for (int processor = 0; processor < num_processors(); ++processor) {
+    std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(processor) +
+                       "/topology/thread_siblings_list");
+    std::string siblings;
+    if (std::getline(file, siblings)) cores.insert(siblings);
+  }
+  return cores.empty() ? num_processors() : static_cast<int>(cores.size());
+}
+
 }  // namespace
 
 int num_threads() {
   const int chosen = chosen_threads();
-  return chosen > 0 ? chosen : at::get_num_threads();
+  if (chosen > 0) return chosen;
+  const py::dict modules = py::module_::import("sys").attr("modules");
+  if (modules.contains("torch")) {
+    return modules["torch"].attr("get_num_threads")().cast<int>();
+  }
+  static const int initial = initial_threads();
+  return initial;
 }
 
 void register_threads(py::module_& module) {
   read_environment();
   module.def("set_num_threads", set_num_threads, py::arg("num_threads"),
              "Threads of all later forwards of this process. Until it is called, forwards use "
-             "MEDUSA_NUM_THREADS, or else torch.get_num_threads().");
+             "MEDUSA_NUM_THREADS, or else as many as torch does.");
   module.def("num_threads", num_threads, "Threads that the next forward uses.");
 }
 

@@ -13,15 +13,18 @@ from .cache import describe
 from .compile import compile_library, take_snapshot
 from .loader import AHEAD_OF_TIME_INFO
 from .settings import Settings
+from .sources import ENGINE
 from .toolchain import find_compiler, make_plan
 
 
-def build_ahead_of_time(root: Path, target: Path, work: Path, settings: Settings) -> None:
-    """Compiles the csrc folder `root` to the extension file `target` and records how, beside it.
+def build_ahead_of_time(
+    root: Path, target: Path, work: Path, settings: Settings, module: str = ENGINE
+) -> None:
+    """Compiles a module of the csrc folder `root` to the file `target` and records how, beside it.
 
     `work` keeps objects between builds.
     """
-    plan = make_plan(root, settings)
+    plan = make_plan(root, settings, module)
     for name in plan.sources.unlisted():
         print(f"medusa_ext: csrc/{name} is not in csrc/sources.txt", file=sys.stderr)
     compiler = find_compiler(settings)

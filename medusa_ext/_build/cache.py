@@ -19,7 +19,6 @@ from .compile import compile_library, take_snapshot
 from .settings import BuildError, Settings
 from .toolchain import Compiler, Plan, find_compiler, key
 
-LIBRARY = "_C.so"
 INFO = "build_info.json"
 KEEP_BINARIES = 8
 KEEP_OBJECTS_SECONDS = 7 * 24 * 3600
@@ -41,17 +40,18 @@ def build_folder(settings: Settings) -> Path:
 
 def find(plan: Plan, settings: Settings) -> Binary | None:
     """The cached binary for this plan; without a compiler at hand, any compiler's will do."""
-    folder = build_folder(settings) / key(plan.identity())
+    folder = build_folder(settings) / plan.name()
+    library = f"{plan.module}.so"
     try:
         compiler_key = key(find_compiler(settings).version)
         candidates = [folder / compiler_key]
     except BuildError:
         candidates = sorted(folder.glob("*")) if folder.is_dir() else []
     for candidate in candidates:
-        if (candidate / LIBRARY).is_file():
+        if (candidate / library).is_file():
             info = json.loads((candidate / INFO).read_text())
             os.utime(candidate)
-            return Binary(candidate / LIBRARY, "on the fly", info)
+            return Binary(candidate / library, "on the fly", info)
     return None
 
 
@@ -82,17 +82,17 @@ def _build_locked(plan: Plan, compiler: Compiler, settings: Settings) -> Binary:
     with tempfile.TemporaryDirectory(prefix="tmp-", dir=folder) as name:
         scratch = Path(name)
         plan = replace(plan, sources=take_snapshot(plan.sources.root, scratch))
-        compile_library(plan, compiler, settings, folder / "objects", scratch)
+        library = compile_library(plan, compiler, settings, folder / "objects", scratch)
         product = scratch / "product"
         product.mkdir()
-        (scratch / LIBRARY).rename(product / LIBRARY)
+        library.rename(product / library.name)
         info = describe(plan, compiler)
         (product / INFO).write_text(json.dumps(info, indent=1))
-        target = folder / key(plan.identity()) / key(compiler.version)
+        target = folder / plan.name() / key(compiler.version)
         target.parent.mkdir(exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         product.rename(target)
-    return Binary(target / LIBRARY, "on the fly", info)
+    return Binary(target / library.name, "on the fly", info)
 
 
 def describe(plan: Plan, compiler: Compiler) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _prune(folder: Path) -> None:
     """Removes the binaries and objects that were not used for longest."""
-    binaries = sorted(folder.glob(f"*/*/{LIBRARY}"), key=lambda path: path.parent.stat().st_mtime)
+    binaries = sorted(folder.glob(f"*/*/{INFO}"), key=lambda path: path.parent.stat().st_mtime)
     for path in binaries[:-KEEP_BINARIES]:
         shutil.rmtree(path.parent, ignore_errors=True)
         with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from .settings import BuildError, Settings
-from .sources import NOT_IN_THE_MODULE, Sources, needs_torch
+from .sources import NOT_IN_THE_MODULE, Sources, needs_python
 from .toolchain import Compiler, Plan, host_command, key, link_command, nvcc_command
 
 SNAPSHOT = "csrc"
@@ -97,16 +97,13 @@ def compile_library(
     plan's sources in it. Raises BuildError with the compiler's words if a file does not compile.
     """
     objects.mkdir(parents=True, exist_ok=True)
-    units = [
-        _unit(plan, compiler, name, objects, scratch)
-        for name in plan.sources.select(cuda=plan.cuda is not None)
-    ]
+    units = [_unit(plan, compiler, name, objects, scratch) for name in plan.files()]
     missing = [unit for unit in units if not _reuse(unit.target)]
     # The slowest files (most likely the largest) first, so that none is left alone at the end.
     missing.sort(key=lambda unit: -(plan.sources.root / unit.name).stat().st_size)
     progress = Progress(plan.backends(), len(units))
     _run(missing, settings.num_jobs(), progress, done=len(units) - len(missing))
-    library = scratch / "_C.so"
+    library = scratch / f"{plan.module}.so"
     command = [*link_command(plan, compiler), "-o", str(library), *(str(u.target) for u in units)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
@@ -123,7 +120,7 @@ def _unit(plan: Plan, compiler: Compiler, name: str, objects: Path, scratch: Pat
         versions.append(plan.cuda.version)
     else:
         command = host_command(plan, compiler, SNAPSHOT, name)
-        versions += [plan.torch.version] if needs_torch(name) else []
+        versions += [plan.torch.version] if needs_python(name) else []
     digest = key([command, versions, plan.sources.object_digest(name)])
     target = objects / f"{name.replace('/', '.')}.{digest}.o"
     return Unit(name, (*compiler.launcher, *command), scratch, target)

@@ -1,4 +1,4 @@
-"""Finds the native module for `import medusa_ext._C`, compiling it if need be."""
+"""Finds the native modules when they are imported, compiling them if need be."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from types import ModuleType
 from . import cache, cuda
 from .cache import Binary
 from .settings import BuildError, Settings
-from .sources import find_root
+from .sources import ENGINE, MODULES, find_root
 from .toolchain import Plan, make_plan
 
-MODULE = "medusa_ext._C"
 AHEAD_OF_TIME_INFO = "_build_info.json"
 
 
@@ -32,9 +31,9 @@ class Found:
     rejected: str
 
 
-def look(package: Path, settings: Settings) -> Found:
-    """What `import medusa_ext._C` would load as things are. Never compiles."""
-    plan = make_plan(find_root(package), settings)
+def look(package: Path, settings: Settings, module: str = ENGINE) -> Found:
+    """What importing the native module would load as things are. Never compiles."""
+    plan = make_plan(find_root(package), settings, module)
     binary, rejected = _ahead_of_time(package, plan)
     if binary is None or rejected:
         fresher = cache.find(plan, settings)
@@ -46,9 +45,9 @@ def look(package: Path, settings: Settings) -> Found:
     return Found(binary, plan, rejected)
 
 
-def obtain(package: Path, settings: Settings) -> Binary:
+def obtain(package: Path, settings: Settings, module: str = ENGINE) -> Binary:
     """The binary to load; compiles it if there is none. Raises BuildError if that is impossible."""
-    found = look(package, settings)
+    found = look(package, settings, module)
     if found.binary is not None:
         return found.binary
     if settings.disable_jit:
@@ -63,7 +62,8 @@ def obtain(package: Path, settings: Settings) -> Binary:
 def _ahead_of_time(package: Path, plan: Plan) -> tuple[Binary | None, str]:
     """The installed binary if it may be loaded; and what is wrong with it, if anything is."""
     suffixes = importlib.machinery.EXTENSION_SUFFIXES
-    paths = [package / f"_C{suffix}" for suffix in suffixes if (package / f"_C{suffix}").is_file()]
+    files = [package / f"{plan.module}{suffix}" for suffix in suffixes]
+    paths = [file for file in files if file.is_file()]
     info_path = package / AHEAD_OF_TIME_INFO
     if not paths or not info_path.is_file():
         return None, "no ahead-of-time binary for this Python is installed"
@@ -84,20 +84,19 @@ def _ahead_of_time(package: Path, plan: Plan) -> tuple[Binary | None, str]:
 
 
 class ExtensionFinder(MetaPathFinder):
-    """Answers for `medusa_ext._C` before the folder is searched: a stale binary may lie there."""
+    """Answers for the native modules before the folder is searched: a stale binary may lie there."""
 
     def __init__(self, package: Path, settings: Settings) -> None:
         self._package = package
         self._settings = settings
-        self.binary: Binary | None = None  # the one that was loaded
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The module's spec, after compiling it if need be; raises BuildError (an ImportError)."""
-        if fullname != MODULE:
+        parent, _, module = fullname.rpartition(".")
+        if parent != "medusa_ext" or module not in MODULES:
             return None
-        self.binary = obtain(self._package, self._settings)
-        location = os.fspath(self.binary.path)
+        location = os.fspath(obtain(self._package, self._settings, module).path)
         loader = ExtensionFileLoader(fullname, location)
         return importlib.util.spec_from_file_location(fullname, location, loader=loader)

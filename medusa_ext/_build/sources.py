@@ -11,6 +11,11 @@ from pathlib import Path
 from .settings import BuildError
 
 LIST_NAME = "sources.txt"
+# The native modules: the engine, which knows nothing of torch, and the operators, which need it.
+ENGINE = "_C"
+OPERATORS = "_torch"
+MODULES = (ENGINE, OPERATORS)
+ENGINE_ALONE = ("model/", "engine/", "bindings/")
 NOT_IN_THE_MODULE = ("tests", "benchmarks")
 HEADER_SUFFIXES = (".h", ".cuh", ".inc")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>|(\S+))', re.MULTILINE)
@@ -97,8 +102,18 @@ def is_cuda(name: str) -> bool:
     return "cuda" in name.split("/")[:-1] or name.endswith(".cu")
 
 
+def in_module(name: str, module: str) -> bool:
+    """Whether a source is linked into a native module. Kernels are in both."""
+    return not name.startswith("ops/" if module == ENGINE else ENGINE_ALONE)
+
+
 def needs_torch(name: str) -> bool:
-    """Whether a source may include torch's and Python's headers."""
+    """Whether a source may include torch's headers."""
+    return name.startswith("ops/")
+
+
+def needs_python(name: str) -> bool:
+    """Whether a source may include Python's headers and pybind11's."""
     return name.startswith(("ops/", "bindings/"))
 
 

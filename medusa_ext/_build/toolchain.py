@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 import shlex
 import shutil
+import runpy
 import subprocess
+import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any
 
 from . import cuda
 from .settings import BuildError, Settings
-from .sources import Sources, is_cuda, needs_torch
+from .sources import ENGINE, Sources, in_module, is_cuda, needs_python, needs_torch
 
 MINIMUM_TORCH = (2, 6)
 # Floating point as written: no contraction, no fast-math. Instruction-set files choose their
@@ -35,25 +38,33 @@ class Compiler:
 
 @dataclass(frozen=True)
 class Torch:
-    """What a binary depends on in the installed torch."""
+    """What a binary depends on in the installed torch, read from its files without importing it."""
 
     version: str
     cuda: str | None
     root: Path
-    cxx11_abi: bool
 
     @staticmethod
     def installed() -> Torch:
         """The torch of this interpreter; raises BuildError if it is missing or too old."""
-        try:
-            import torch
-        except ImportError as error:
-            raise BuildError(f"medusa_ext needs torch 2.6 or later: {error}") from error
-        version = str(torch.__version__)
+        spec = importlib.util.find_spec("torch")
+        if spec is None or spec.origin is None:
+            raise BuildError("medusa_ext needs torch 2.6 or later: No module named 'torch'")
+        root = Path(spec.origin).parent
+        facts = runpy.run_path(str(root / "version.py"))
+        version = str(facts["__version__"])
         if numbers(version) < MINIMUM_TORCH:
             raise BuildError(f"medusa_ext needs torch 2.6 or later, got {version}")
-        root = Path(str(torch.__file__)).parent
-        return Torch(version, torch.version.cuda, root, torch.compiled_with_cxx11_abi())
+        return Torch(version, facts["cuda"], root)
+
+    @functools.cached_property
+    def cxx11_abi(self) -> bool:
+        """Which of libstdc++'s two ABIs torch was compiled with; asked in a process of its own."""
+        code = "import torch; print(int(torch.compiled_with_cxx11_abi()))"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        if result.returncode != 0:
+            raise BuildError(f"medusa_ext: torch cannot be imported:\n{result.stderr.strip()}")
+        return result.stdout.split()[-1] == "1"
 
     def language_flag(self) -> str:
         """The C++ standard: torch's headers will need C++20 after 2.13."""
@@ -68,9 +79,19 @@ class Plan:
     torch: Torch
     cuda: cuda.Cuda | None
     cuda_reason: str
+    module: str = ENGINE
+
+    def files(self) -> list[str]:
+        """The sources of the module."""
+        chosen = self.sources.select(cuda=self.cuda is not None)
+        return [name for name in chosen if in_module(name, self.module)]
+
+    def name(self) -> str:
+        """What the module's binaries are filed under: `identity` and the module, hashed."""
+        return key({**self.identity(), "module": self.module})
 
     def identity(self) -> dict[str, Any]:
-        """What is recorded beside a binary, and hashed for the cache (the compiler apart)."""
+        """What is recorded beside a binary, and hashed for the cache (compiler and module apart)."""
         return {
             "sources": self.sources.digest,
             "torch": self.torch.version,
@@ -82,13 +103,14 @@ class Plan:
 
     def backends(self) -> str:
         """In words, for messages."""
-        return "CPU and CUDA backends" if self.cuda else "CPU backend"
+        backends = "CPU and CUDA backends" if self.cuda else "CPU backend"
+        return backends if self.module == ENGINE else f"operators' {backends}"
 
 
-def make_plan(root: Path, settings: Settings) -> Plan:
+def make_plan(root: Path, settings: Settings, module: str = ENGINE) -> Plan:
     """Reads sources, torch and machine; raises BuildError for what cannot be built at all."""
     torch = Torch.installed()
-    return Plan(Sources.read(root), torch, *cuda.decide(torch.cuda, settings))
+    return Plan(Sources.read(root), torch, *cuda.decide(torch.cuda, settings), module)
 
 
 def find_compiler(settings: Settings) -> Compiler:
@@ -111,12 +133,15 @@ def find_compiler(settings: Settings) -> Compiler:
 def host_command(plan: Plan, compiler: Compiler, root: str, name: str) -> list[str]:
     """The compiler's words for the .cpp file `name` below `root`; the file and -o are to come.
 
-    Only files that may include a torch header see torch, so that the others' objects outlive it.
+    Only files that need torch's or Python's headers see them, so that the others' objects outlive
+    them. pybind11 is the one that torch brings.
     """
     folders: list[Path] = []
+    include = plan.torch.root / "include"
+    if needs_python(name):
+        folders += [include, python_include()]
     if needs_torch(name):
-        include = plan.torch.root / "include"
-        folders += [include, include / "torch/csrc/api/include", python_include()]
+        folders += [include / "torch/csrc/api/include"]
     if plan.cuda and is_cuda(name):
         folders += plan.cuda.include_directories()
     system = [word for folder in folders for word in ("-isystem", str(folder))]
@@ -132,23 +157,18 @@ def nvcc_command(toolkit: cuda.Cuda, compiler: Compiler, root: str) -> list[str]
 
 
 def link_command(plan: Plan, compiler: Compiler) -> list[str]:
-    """The compiler's words for the shared library; objects and -o are still to come."""
-    names = ["c10", "torch_cpu", "torch", "torch_python"]
-    extra: list[str] = []
-    if plan.cuda:
-        names += ["c10_cuda", "torch_cuda"]
-        extra = [str(path) for path in plan.cuda.libraries()]
-    libraries = [f"-l{name}" for name in names]
-    search = f"-L{plan.torch.root / 'lib'}"
-    return [
-        *compiler.command,
-        "-shared",
-        "-pthread",
-        "-Wl,--no-as-needed",
-        search,
-        *libraries,
-        *extra,
-    ]
+    """The compiler's words for the shared library; objects and -o are still to come.
+
+    The engine is not linked with torch, which may never be loaded: it finds CUDA's libraries itself.
+    """
+    words = [*compiler.command, "-shared", "-pthread", "-Wl,--no-as-needed"]
+    if plan.module != ENGINE:
+        names = ["c10", "torch_cpu", "torch", "torch_python"]
+        names += ["c10_cuda", "torch_cuda"] if plan.cuda else []
+        words += [f"-L{plan.torch.root / 'lib'}", *(f"-l{name}" for name in names)]
+    for path in plan.cuda.libraries() if plan.cuda else []:
+        words += [str(path), f"-Wl,-rpath,{path.parent}"]
+    return words
 
 
 def python_include() -> Path:

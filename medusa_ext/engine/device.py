@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from .._build import Settings, look
 
 # The CUDA kernels use tensor cores for these head sizes; a float32 cache takes any other.
@@ -74,6 +72,8 @@ def cuda_types(
 
 
 def _has_usable_device() -> bool:
+    import torch
+
     if not torch.cuda.is_available():
         return False
     return torch.cuda.get_device_capability(0) >= MINIMUM_CAPABILITY

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _C  # noqa: F401  (importing _C registers the operators)
+from .. import _torch  # noqa: F401  (importing it registers the operators)
 from . import reference
 
 __all__ = [
