@@ -29,9 +29,9 @@ _PUBLIC = {
 }
 __all__ = ["Drafter", "Model", "Result", "Session", "Stats", "Tree", "generate", "load", "stream"]
 
-sys.meta_path.insert(
-    0, ExtensionFinder(Path(__file__).parent, Settings.from_environment(os.environ))
-)
+# The environment as it was when the package was imported.
+SETTINGS = Settings.from_environment(os.environ)
+sys.meta_path.insert(0, ExtensionFinder(Path(__file__).parent, SETTINGS))
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from medusa_ext import files
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -15,3 +19,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(no_device)
         if "soak" in item.keywords and "soak" not in config.getoption("-m"):
             item.add_marker(by_hand)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own, whose folder does not exist yet."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(files, "_CACHE", folder)
+    return folder

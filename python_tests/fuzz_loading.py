@@ -35,7 +35,7 @@ import torch
 from loading_models import tiny_model, write_gguf
 from safetensors.torch import save_file
 
-from medusa_ext import _C
+from medusa_ext import _C, files
 from medusa_ext.checkpoints import (
     check_against_base,
     iter_weights,
@@ -68,7 +68,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
-        os.environ["MEDUSA_CACHE"] = f"{folder}/cache"
+        files._CACHE = Path(folder) / "cache"
         templates = make_templates(Path(folder) / "templates")
         failures, outcomes = run(options.cases, options.seed, templates, Path(folder))
     for failure in failures[:20]:

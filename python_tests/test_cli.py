@@ -19,14 +19,12 @@ from medusa_ext.checkpoints.heads import resolve
 from medusa_ext.cli import chat
 from medusa_ext.cli.main import build_parser, main
 from medusa_ext.cli.options import decoding_options
-from medusa_ext.training.atomic import only_writer
+from medusa_ext.files import only_writer
 
 PROMPT = "hello hello"
 
 
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def model_options(**options: Any) -> list[str]:

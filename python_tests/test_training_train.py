@@ -21,7 +21,7 @@ from training_data import tiny_data
 from medusa_ext.checkpoints import open_source
 from medusa_ext.checkpoints.heads.load import load_heads
 from medusa_ext.drafting.trees import Tree
-from medusa_ext.training.atomic import only_writer
+from medusa_ext.files import only_writer
 from medusa_ext.training.data.shards import Manifest, read_shard, write_shard
 from medusa_ext.training.data.vocabulary import choose_vocabulary
 from medusa_ext.training.heads import trainer as trainer_module

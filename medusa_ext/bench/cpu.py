@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _C
+from ..files import processor_fields, processor_name
 from .batches import BATCH_FORMATS, measure_batches
 from .engine import measure_attention, measure_memory, measure_overhead
 from .fastest import measure_fastest
@@ -119,16 +120,9 @@ def _machine(threads: int) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields: dict[str, str] = {}
-    for line in lines[:30]:
-        name, _, value = line.partition(":")
-        fields[name.strip()] = value.strip()
+    fields = processor_fields()
     family = f"family {fields.get('cpu family', '?')} model {fields.get('model', '?')}"
-    return f"{fields.get('model name', platform.machine())} ({family})"
+    return f"{processor_name()} ({family})" if fields else processor_name()
 
 
 def _peers() -> dict[str, str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from ..checkpoints import cache_dir, resolve_model
+from ..checkpoints import resolve_model
 from ..checkpoints.names import DEFAULT_MODEL
+from ..files import cache_dir, whole_file
 
 TYPES: Final = ("F32", "F16", "Q8_0", "Q4_0", "Q4_1")
 # 4-bit files keep their embedding (and lm_head) at 8 bits, as the shipped Q4_1 file does.
@@ -25,11 +24,8 @@ def gguf_file(storage: str) -> Path:
         return source
     target = cache_dir() / "bench" / f"{source.stem.rpartition('.')[0]}.{storage}.gguf"
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = Path(folder) / target.name
+        with whole_file(target) as made:
             restore(source, made, storage)
-            os.replace(made, target)
     return target
 
 

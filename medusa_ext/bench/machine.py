@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -11,6 +10,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+
+from ..files import processor_name
 
 _STREAM_BYTES = 256 << 20  # far beyond any cache's share of one process
 _MATRIX = 1024
@@ -39,7 +40,7 @@ class Machine:
 def measure_machine(threads: int) -> Machine:
     """Measures the limits; takes about two seconds and half a gigabyte of memory."""
     return Machine(
-        platform.processor() or platform.machine(),
+        processor_name(),
         os.cpu_count() or 1,
         threads,
         read_bandwidth(threads),

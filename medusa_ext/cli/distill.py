@@ -72,7 +72,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the data, with a progress bar on a terminal."""
-    from ..training.atomic import only_writer
+    from ..files import only_writer
 
     settings = _settings(args)
     with only_writer(args.out):

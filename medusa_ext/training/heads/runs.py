@@ -14,7 +14,7 @@ import torch
 
 from ...checkpoints import open_source
 from ...checkpoints.names import resolve_model
-from ..atomic import only_writer
+from ...files import only_writer
 from ..data.vocabulary import DraftVocabulary, choose_vocabulary
 from ..processes import Processes
 from ..torch_weights import vocabulary_matrices

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from ..atomic import write_atomic
+from ...files import whole_file
 from ..data.vocabulary import DraftVocabulary
 from ..processes import Processes
 from .dataset import Dataset
@@ -220,7 +220,8 @@ class Trainer:
             "parameters": [p.detach() for p in self.parameters],
             "optimizer": self.optimizer.state_dict(),
         }
-        write_atomic(path, lambda temporary: torch.save(state, temporary))
+        with whole_file(path) as made:
+            torch.save(state, made)
 
     def load(self, path: Path) -> None:
         """Continues from a checkpoint of the same run.
