@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from medusa_ext.bench import gpu
-from medusa_ext.bench.gpu_decoding import TOY, ReplayedTree, SyntheticModel, accuracy_table
+from medusa_ext.bench.gpu_decoding import TOY, ReplayedTree, SyntheticModel
 from medusa_ext.bench.gpu_kernels import tree_mask
+from medusa_ext.drafting.published import published_accuracies
 from medusa_ext.drafting.trees import nested_from_accuracies
 
 
@@ -62,7 +63,7 @@ def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_replayed_trees_accept_as_published() -> None:
-    accuracies = accuracy_table("7B")
+    accuracies = published_accuracies()
     trees = nested_from_accuracies(accuracies)
     tree = trees.tree(16)
     replay = ReplayedTree(tree, accuracies, seed=3)

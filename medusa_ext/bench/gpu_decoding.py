@@ -19,18 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _C
+from ..drafting.published import NUM_HEADS, published_accuracies
 from ..drafting.trees import NestedTrees, Tree, nested_from_accuracies
 from ..engine.step import run_step
 
-# Published accuracies of the heads' first guess (assets/medusa_acc.csv of the reference
-# implementation), and of the first five together, which are published for 7B; 13B takes the same
-# distance between the two.
-PUBLISHED_TOP1: Final = {
-    "7B": (0.560, 0.316, 0.201, 0.147, 0.118),
-    "13B": (0.594, 0.340, 0.216, 0.150, 0.122),
-}
-_TOP5_BEYOND_TOP1: Final = (0.220, 0.247, 0.216, 0.193, 0.182)
-_NUM_RANKS: Final = 10
 _CHUNK_ROWS: Final = 4096
 _RESIDUAL_SCALE: Final = 1e-3
 
@@ -53,16 +45,6 @@ SHAPES: Final = (
     DecoderShape("Llama-13B", "13B", 40, 5120, 40, 13824, 32000),
 )
 TOY: Final = DecoderShape("toy", "7B", 2, 128, 2, 192, 512)
-
-
-def accuracy_table(published: str) -> list[list[float]]:
-    """accuracies[i][r]: that rank r of head i is the token. Ranks 1 and on share what the first
-    five have beyond the first as 1 : 1/2 : 1/3 : 1/4, and so on."""
-    table = []
-    for first, beyond in zip(PUBLISHED_TOP1[published], _TOP5_BEYOND_TOP1, strict=True):
-        share = beyond / (1 + 1 / 2 + 1 / 3 + 1 / 4)
-        table.append([first, *(share / rank for rank in range(1, _NUM_RANKS))])
-    return table
 
 
 class SyntheticModel:
@@ -102,9 +84,8 @@ class SyntheticModel:
     def heads(self, dtype: str) -> _C.Heads:
         """Random heads as published: one ResBlock and an lm_head each."""
         h = self.shape.hidden_size
-        num_heads = len(PUBLISHED_TOP1[self.shape.published])
-        builder = _C.HeadsBuilder(self.native, num_heads, 1, "medusa", "own", dtype, dtype)
-        for k in range(num_heads):
+        builder = _C.HeadsBuilder(self.native, NUM_HEADS, 1, "medusa", "own", dtype, dtype)
+        for k in range(NUM_HEADS):
             self._set_random(builder, f"{k}.0.weight", h, h, 1.0)
             builder.set_vector(f"{k}.0.bias", np.zeros(h, dtype=np.float32))
             self._set_random(builder, f"{k}.lm_head", self.shape.vocab_size, h, 1.0)
@@ -220,7 +201,7 @@ def bench_decoding(
     bytes_per_second: float,
 ) -> list[Decoding]:
     """Decodes from a prompt of `length` tokens with trees of each size; 1 is plain decoding."""
-    accuracies = accuracy_table(model.shape.published)
+    accuracies = published_accuracies(size=model.shape.published)
     trees = nested_from_accuracies(accuracies)
     room = length + (steps + 4) * (len(accuracies) + 1)
     session = _C.Session(model.native, 1, room, max(node_counts), kv_dtype)
@@ -247,7 +228,7 @@ def _decode(
     bytes_per_second: float,
 ) -> Decoding:
     shape, tree = model.shape, trees.tree(num_nodes)
-    replay = ReplayedTree(tree, accuracy_table(shape.published), seed=num_nodes)
+    replay = ReplayedTree(tree, published_accuracies(size=shape.published), seed=num_nodes)
     prompt = np.arange(length, dtype=np.int32) % shape.vocab_size
     session.truncate(0, 0)
     session.prefill(0, prompt)

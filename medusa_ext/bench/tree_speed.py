@@ -14,12 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _C
+from ..drafting.published import NUM_HEADS, published_accuracies
 from ..drafting.trees import (
-    _TOP1,
-    _TOP5,
     NestedTrees,
     Tree,
-    default_trees,
     nested_from_accuracies,
     nested_from_traces,
     random_dense_tree,
@@ -46,7 +44,7 @@ class Acceptance:
     trees: NestedTrees
     num_heads: int
     traces: npt.NDArray[Any] | None = None
-    table: tuple[tuple[float, ...], ...] = ()
+    table: Sequence[Sequence[float]] = ()
 
     @staticmethod
     def of_traces(traces: npt.NDArray[Any]) -> Acceptance:
@@ -61,17 +59,9 @@ class Acceptance:
     @staticmethod
     def published(num_heads: int) -> Acceptance:
         """Replays the accuracies published for Medusa heads of Vicuna-7B."""
-        first = default_trees(1).gains  # by rank, of the first head
-        rest = [gain / sum(first[1:]) for gain in first[1:]]
-        spread = sum(rest[:4])
-        table = []
-        for head in range(num_heads):
-            top = _TOP1[min(head, len(_TOP1) - 1)]
-            others = (_TOP5[min(head, len(_TOP5) - 1)] - top) / spread
-            table.append((top, *(share * others for share in rest)))
-        trees = nested_from_accuracies(table)
+        table = published_accuracies(num_heads)
         source = "replay of the accuracies published for Medusa heads of Vicuna-7B"
-        return Acceptance(source, trees, num_heads, table=tuple(table))
+        return Acceptance(source, nested_from_accuracies(table), num_heads, table=table)
 
     def expected_tokens(self, tree: Tree) -> float:
         """Tokens that a step with this tree emits on average; the root is always one."""
@@ -163,7 +153,7 @@ def measure_trees(
 
     A model without heads replays published accuracies and its steps lack the heads' own time.
     """
-    num_heads = model.heads.num_heads if model.heads is not None else len(_TOP1)
+    num_heads = model.heads.num_heads if model.heads is not None else NUM_HEADS
     acceptance = Acceptance.published(num_heads) if traces is None else Acceptance.of_traces(traces)
     if model.heads is None:
         note = f"{acceptance.source}; without the time of heads, of which the model has none"

@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from .published import published_accuracies
+
 if TYPE_CHECKING:
     from .. import _C
 
 Path = tuple[int, ...]
 
 MAX_NODES: Final = 1024  # as _C.MAX_NODES; trees are made without the native module
-
-# Published accuracies of Medusa's heads for Vicuna-7B (assets/medusa_acc.csv of the reference
-# implementation): each head's first guess, and any of its first five.
-_TOP1: Final = (0.560, 0.316, 0.201, 0.147, 0.118)
-_TOP5: Final = (0.780, 0.563, 0.417, 0.340, 0.300)
-_NUM_RANKS: Final = 10
 
 
 @dataclass(frozen=True, init=False)
@@ -233,18 +229,9 @@ def nested_from_traces(traces: npt.NDArray[Any], max_nodes: int = 256) -> Nested
     return NestedTrees(tuple(growth), tuple(gains))
 
 
-def default_trees(num_heads: int, num_ranks: int = _NUM_RANKS) -> NestedTrees:
-    """Sensible trees for heads without a calibration: those of Medusa's published accuracies.
-
-    Ranks 1 and on share what the first five guesses have over the first in the ratio 1 : 1/2 :
-    1/3 : 1/4, and so on. Heads beyond the fifth are taken to be like the fifth.
-    """
-    table = []
-    for head in range(num_heads):
-        first, five = _TOP1[min(head, 4)], _TOP5[min(head, 4)]
-        share = (five - first) / (1 + 1 / 2 + 1 / 3 + 1 / 4)
-        table.append([first, *(share / rank for rank in range(1, num_ranks))])
-    return nested_from_accuracies(table)
+def default_trees(num_heads: int) -> NestedTrees:
+    """Sensible trees for heads without a calibration: those of Medusa's published accuracies."""
+    return nested_from_accuracies(published_accuracies(num_heads))
 
 
 def dense_tree(widths: Sequence[int]) -> Tree:
