@@ -9,9 +9,10 @@ from typing import Any
 from .checkpoints.types import DEVICES, DTYPES, KV_DTYPES
 from .drafting.drafter import Drafter
 from .drafting.trees import Tree
+from .engine.arguments import check_bool, check_choice, check_place
 from .engine.generation import Run
 from .engine.model import Model
-from .engine.options import Options, check_bool, check_place
+from .engine.options import Options
 from .engine.results import Result
 from .engine.session import Session
 
@@ -53,8 +54,7 @@ def load(
         ("dtype", dtype, DTYPES),
         ("kv_dtype", kv_dtype, KV_DTYPES),
     ):
-        if value not in allowed:
-            raise ValueError(f"{name}: needs one of {', '.join(allowed)}, got {value!r}")
+        check_choice(name, value, allowed)
     check_place("model", model)
     if heads is not None:
         check_place("heads", heads)
@@ -80,8 +80,8 @@ def generate(
     top_p: float = 1.0,
     top_k: int = 0,
     acceptance: str = "lossless",
-    epsilon: float = 0.09,
-    delta: float = 0.3,
+    epsilon: float = Options.epsilon,
+    delta: float = Options.delta,
     seed: int | Sequence[int] | None = None,
     tree: str | int | Tree | None = "auto",
     draft: str | Drafter = "auto",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.names import DEFAULT_MODEL
 from ..checkpoints.types import DEVICES, DTYPES, KV_DTYPES
 from ..drafting.trees import Tree
-from ..engine.options import ACCEPTANCES, DRAFTS
+from ..engine.options import ACCEPTANCES, DRAFTS, Options
 
 if TYPE_CHECKING:
     from ..engine.model import Model
@@ -78,8 +78,8 @@ def add_decoding_options(parser: argparse.ArgumentParser, max_new_tokens: int = 
         "--draft", default="auto", choices=DRAFTS, help="where drafts come from (default: auto)"
     )
     group.add_argument("--acceptance", default="lossless", choices=ACCEPTANCES)
-    group.add_argument("--epsilon", type=float, default=0.09, help="for typical acceptance")
-    group.add_argument("--delta", type=float, default=0.3, help="for typical acceptance")
+    for name, default in (("--epsilon", Options.epsilon), ("--delta", Options.delta)):
+        group.add_argument(name, type=float, default=default, help="for typical acceptance")
     group.add_argument(
         "--stop",
         action="append",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..drafting.costs import CostCurve, LiveCosts, cache_path, load_curve, save_curve
 from ..drafting.trees import MAX_NODES, NestedTrees, default_trees
 from ..text.detokenizer import TextDecoder
+from .arguments import integer
 from .measurement import measure
-from .options import integer
 from .session import Session
 
 if TYPE_CHECKING:

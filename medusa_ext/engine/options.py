@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from ..drafting.drafter import Drafter
 from ..drafting.trees import MAX_NODES, Tree
+from .arguments import check_bool, check_choice, integer, number
 
 DRAFTS: Final = ("auto", "heads", "lookup", "both")
 ACCEPTANCES: Final = ("lossless", "typical")
@@ -47,13 +46,13 @@ class Options:
         for name, (low, high) in _INTEGERS.items():
             if name in given:
                 given[name] = integer(name, given[name], low, high)
-        for name, (limit, need) in _NUMBERS.items():
+        for name, (fits, need) in _NUMBERS.items():
             if name in given:
-                given[name] = _number(name, given[name], limit, need)
+                given[name] = number(name, given[name], fits, need)
         if "acceptance" in given:
-            _choice("acceptance", given["acceptance"], ACCEPTANCES)
+            check_choice("acceptance", given["acceptance"], ACCEPTANCES)
         if "draft" in given and not hasattr(given["draft"], "propose"):
-            _choice("draft", given["draft"], DRAFTS)
+            check_choice("draft", given["draft"], DRAFTS)
         for name in ("ignore_eos", "profile"):
             check_bool(name, given.get(name, False))
         _check_tree(given.get("tree"))
@@ -84,44 +83,6 @@ _NUMBERS: Final = {
     "epsilon": (lambda x: 0.0 <= x <= 1.0, "a number in [0, 1]"),
     "delta": (lambda x: 0.0 <= x <= 1.0, "a number in [0, 1]"),
 }
-
-
-def integer(name: str, value: Any, low: int, high: int) -> int:
-    """`value` as an int in [low, high]; TypeError or ValueError naming the argument if not."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: needs an integer, got {value!r}")
-    number = int(value.__index__())
-    if not low <= number <= high:
-        raise ValueError(f"{name}: needs an integer in [{low}, {high}], got {number}")
-    return number
-
-
-def check_bool(name: str, value: Any) -> None:
-    """TypeError naming the argument if it is not a bool."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: needs a bool, got {value!r}")
-
-
-def check_place(name: str, value: Any) -> None:
-    """TypeError or ValueError naming the argument if it is no name or path."""
-    if not isinstance(value, str | Path):
-        raise TypeError(f"{name}: needs a name or a path, got {type(value).__name__}")
-    if not str(value).strip():
-        raise ValueError(f"{name}: needs a name or a path, got an empty string")
-
-
-def _number(name: str, value: Any, limit: Any, need: str) -> float:
-    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name}: needs {need}, got {value!r}")
-    number = float(value)
-    if math.isnan(number) or not limit(number):
-        raise ValueError(f"{name}: needs {need}, got {value!r}")
-    return number
-
-
-def _choice(name: str, value: Any, allowed: Sequence[str]) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}: needs one of {', '.join(allowed)}, got {value!r}")
 
 
 def _check_tree(tree: Any) -> None:
