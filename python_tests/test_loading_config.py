@@ -12,7 +12,8 @@ import torch
 import transformers
 from loading_models import CLASSES, SIZES, tiny_model, write_gguf
 
-from medusa_ext.checkpoints.config import ModelConfig, config_from_directory, config_from_json
+from medusa_ext.checkpoints.config import LayerSpec, ModelConfig
+from medusa_ext.checkpoints.read_config import config_from_directory, config_from_json
 from medusa_ext.checkpoints.source import open_source
 
 LLAMA: dict[str, Any] = {
@@ -45,11 +46,12 @@ def test_config_saved_by_transformers(family: str, tmp_path: Path) -> None:
     sizes = (config.num_layers, config.hidden_size, config.ffn_size, config.vocab_size)
     assert config.family == family and sizes == (2, 64, 128, 96)
     assert (config.num_query_heads, config.num_kv_heads, config.head_size) == (4, 2, head_size)
-    assert config.rms_eps == saved.rms_norm_eps and config.tie_word_embeddings
-    assert config.rope_theta == saved.rope_parameters["rope_theta"]
+    assert config.rms_eps == saved.rms_norm_eps and config.tied_embeddings
+    assert config.ropes[0].theta == saved.rope_parameters["rope_theta"]
     assert config.eos_ids == (5, 6) and config.bos_id == 4
-    assert config.qkv_bias == (family == "qwen2") and config.qk_norm == (family == "qwen3")
-    assert config.layer_window(1) == (4096 if family == "mistral" else 0)
+    window = 4096 if family == "mistral" else 0
+    layer = LayerSpec(window, qkv_bias=family == "qwen2", qk_norm=family == "qwen3")
+    assert config.layers == (layer,) * 2
 
 
 def test_end_tokens_of_generation_config_come_first(tmp_path: Path) -> None:
@@ -78,24 +80,24 @@ def test_frequencies_equal_those_of_transformers(rope: dict[str, Any], spelling:
         old = {("type" if k == "rope_type" else k): v for k, v in rope.items()}
         config = parsed(rope_scaling=old, rope_theta=theta)
     torch.testing.assert_close(
-        torch.from_numpy(config.inverse_frequencies()).float(), wanted, rtol=1e-6, atol=0
+        torch.from_numpy(config.inverse_frequencies[0]).float(), wanted, rtol=1e-6, atol=0
     )
 
 
 def test_sliding_window_follows_the_family() -> None:
     window = {"sliding_window": 32}
-    assert parsed(**window).layer_window(0) == 0
+    assert parsed(**window).layers[0].window == 0
     mistral = parsed(model_type="mistral", **window)
-    assert [mistral.layer_window(i) for i in range(2)] == [32, 32]
-    assert parsed(model_type="mistral", sliding_window=None).layer_window(0) == 0
+    assert [mistral.layers[i].window for i in range(2)] == [32, 32]
+    assert parsed(model_type="mistral", sliding_window=None).layers[0].window == 0
     for family in ("qwen2", "qwen3"):
-        assert parsed(model_type=family, max_window_layers=1, **window).layer_window(1) == 0
+        assert parsed(model_type=family, max_window_layers=1, **window).layers[1].window == 0
         used = window | {"use_sliding_window": True, "model_type": family}
         config = parsed(max_window_layers=1, **used)
-        assert [config.layer_window(i) for i in range(2)] == [0, 32]
+        assert [config.layers[i].window for i in range(2)] == [0, 32]
         types = ["sliding_attention", "full_attention"]
         config = parsed(layer_types=types, **used)
-        assert [config.layer_window(i) for i in range(2)] == [32, 0]
+        assert [config.layers[i].window for i in range(2)] == [32, 0]
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -205,12 +207,12 @@ def test_gguf_rope_factors_and_scaling(tmp_path: Path) -> None:
     factors = np.linspace(1.0, 8.0, 8, dtype=np.float32)
     write_gguf(tmp_path / "a.gguf", model, rope_freqs=factors)
     config = open_source(tmp_path / "a.gguf").config
-    plain = parsed(rope_theta=config.rope_theta).inverse_frequencies()
-    np.testing.assert_allclose(config.inverse_frequencies(), plain / factors, rtol=1e-12)
+    plain = parsed(rope_theta=config.ropes[0].theta).inverse_frequencies[0]
+    np.testing.assert_allclose(config.inverse_frequencies[0], plain / factors, rtol=1e-12)
     linear = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
     write_gguf(tmp_path / "b.gguf", model, extra=linear)
     config = open_source(tmp_path / "b.gguf").config
-    np.testing.assert_allclose(config.inverse_frequencies(), plain / 4.0, rtol=1e-12)
+    np.testing.assert_allclose(config.inverse_frequencies[0], plain / 4.0, rtol=1e-12)
     for name, values in (("c", factors[:-1]), ("d", -factors)):
         write_gguf(tmp_path / f"{name}.gguf", model, rope_freqs=values)
         with pytest.raises(ValueError, match=f"{name}.gguf: rope"):
@@ -239,4 +241,4 @@ def test_gguf_sliding_window_and_end_tokens(tmp_path: Path) -> None:
     extra = {"llama.attention.sliding_window": 48, "tokenizer.ggml.eot_token_id": 9}
     write_gguf(tmp_path / "model.gguf", tiny_model("llama"), extra=extra)
     config = open_source(tmp_path / "model.gguf").config
-    assert config.layer_window(0) == 48 and config.eos_ids == (2, 9)
+    assert config.layers[0].window == 48 and config.eos_ids == (2, 9)

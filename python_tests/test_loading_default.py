@@ -36,8 +36,8 @@ def test_config(source: ModelSource) -> None:
     config = source.config
     assert (config.family, config.num_layers, config.hidden_size) == ("llama", 30, 576)
     assert (config.num_query_heads, config.num_kv_heads, config.head_size) == (9, 3, 64)
-    assert (config.ffn_size, config.vocab_size, config.rope_theta) == (1536, 49152, 100000.0)
-    assert config.tie_word_embeddings and config.eos_ids == (2,) and config.bos_id == 1
+    assert (config.ffn_size, config.vocab_size, config.ropes[0].theta) == (1536, 49152, 100000.0)
+    assert config.tied_embeddings and config.eos_ids == (2,) and config.bos_id == 1
     assert config.max_position_embeddings == 8192 and config.rms_eps == pytest.approx(1e-5)
 
 
@@ -67,7 +67,7 @@ def test_the_model_speaks_through_transformers(source: ModelSource) -> None:
         num_attention_heads=config.num_query_heads,
         num_key_value_heads=config.num_kv_heads,
         rms_norm_eps=config.rms_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        rope_parameters={"rope_type": "default", "rope_theta": config.ropes[0].theta},
         tie_word_embeddings=True,
     )
     with torch.device("meta"):
@@ -124,10 +124,10 @@ def test_loading_plans_and_hashes_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    for name in ("plan_weights", "check_plan", "fingerprint"):
+    for name in ("check_plan", "fingerprint"):
         monkeypatch.setattr(source_module, name, counted(name))
     model = medusa_ext.load("smollm2-135m-instruct")
-    assert model.heads is not None and calls == ["plan_weights", "check_plan", "fingerprint"]
+    assert model.heads is not None and calls == ["check_plan", "fingerprint"]
 
 
 # Token ids by llama.cpp of the same file. Spaces before a digit are what a plain GPT-2 split gets

@@ -178,7 +178,7 @@ def test_permuted_biases_of_a_llama_gguf(tmp_path: Path) -> None:
     raw = path.read_bytes().replace(b"qwen2", b"llama")
     path.write_bytes(raw)
     source = open_source(path)
-    assert source.config.family == "llama" and source.config.qkv_bias
+    assert source.config.family == "llama" and source.config.layers[0].qkv_bias
     for name, weight in iter_weights(source):
         wanted = expected[state_name(name)].numpy()
         np.testing.assert_array_equal(weight.to_float().reshape(weight.shape), wanted, name)

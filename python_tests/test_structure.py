@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from medusa_ext.checkpoints.families import FAMILIES
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "medusa_ext"
 CSRC = ROOT / "csrc"
@@ -107,6 +109,20 @@ def test_files_are_short() -> None:
     long = [str(path.relative_to(ROOT)) for path, lines in lengths.items() if lines > SOFT_LIMIT]
     assert len(long) <= 1 + len(files) // 50, long
     assert max(lengths.values()) <= HARD_LIMIT
+
+
+def test_families_are_named_in_their_own_files_only() -> None:
+    """What the rest of the code does for a family, it does for what the record says. Benchmarks
+    name published models and their peers."""
+    name = re.compile(rf"\b({'|'.join(FAMILIES)})\b(?!\.cpp|-gguf)", re.IGNORECASE)
+    files = product_files(PACKAGE, ".py")
+    own = {PACKAGE / place for place in ("checkpoints/families", "checkpoints/tokenizer", "bench")}
+    found = [
+        f"{path.relative_to(ROOT)}: {name.findall(path.read_text())}"
+        for path in files
+        if not own & set(path.parents) and name.search(path.read_text())
+    ]
+    assert not found
 
 
 def product_files(folder: Path, *suffixes: str) -> list[Path]:

@@ -29,7 +29,7 @@ class Transformers:
             intermediate_size=config.ffn_size,
             vocab_size=config.vocab_size,
             max_position_embeddings=config.max_position_embeddings,
-            tie_word_embeddings=config.tie_word_embeddings,
+            tie_word_embeddings=config.tied_embeddings,
         )
         with torch.device("meta"):
             model = transformers.LlamaForCausalLM(shape)

@@ -4,7 +4,7 @@ Importing this package is cheap; torch, transformers and huggingface_hub are imp
 functions that need them.
 """
 
-from .config import ModelConfig, RopeScaling
+from .config import LayerSpec, ModelConfig
 from .files.weight import NATIVE_DTYPES, WeightTensor
 from .heads.checkpoint import HeadsCheckpoint, ResBlock
 from .heads.convert import convert
@@ -19,10 +19,10 @@ from .weights import iter_weights
 __all__ = [
     "NATIVE_DTYPES",
     "HeadsCheckpoint",
+    "LayerSpec",
     "ModelConfig",
     "ModelSource",
     "ResBlock",
-    "RopeScaling",
     "WeightTensor",
     "check_against_base",
     "convert",

@@ -110,11 +110,11 @@ def native_config(config: ModelConfig) -> dict[str, Any]:
         "ffn_size": config.ffn_size,
         "vocab_size": config.vocab_size,
         "rms_eps": config.rms_eps,
-        "qkv_bias": config.qkv_bias,
-        "qk_norm": config.qk_norm,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "inverse_frequencies": config.inverse_frequencies(),
-        "layer_windows": [config.layer_window(i) for i in range(config.num_layers)],
+        "qkv_bias": config.layers[0].qkv_bias,
+        "qk_norm": config.layers[0].qk_norm,
+        "tie_word_embeddings": config.tied_embeddings,
+        "inverse_frequencies": config.inverse_frequencies[0],
+        "layer_windows": [layer.window for layer in config.layers],
     }
 
 
@@ -210,8 +210,7 @@ def _draft_rows(checkpoint: HeadsCheckpoint, source: ModelSource) -> WeightTenso
     """The base's lm_head rows of a draft vocabulary, where the heads bring none themselves."""
     if checkpoint.lm_heads is not None or checkpoint.token_map is None:
         return None
-    wanted = "embed" if source.config.tie_word_embeddings else "lm_head"
-    file_name = next(item.file_name for item in source.plan if item.canonical == wanted)
+    wanted = "embed" if source.config.tied_embeddings else "lm_head"
+    weight = next(item for item in source.plan if item.canonical == wanted).of(source.tensors)
     order = checkpoint.token_map.numpy().astype(np.int64)
-    weight = source.tensors[file_name]
     return replace(weight, shape=(len(order), weight.shape[1]), row_order=order)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from .config import ModelConfig, config_from_directory
-from .config_gguf import config_from_gguf
+from .config import ModelConfig
+from .families import FAMILIES
 from .files import safetensors as safetensors_file
 from .files import torch as torch_file
 from .files.gguf import GgufFile
 from .files.weight import WeightTensor
-from .plan import PlannedWeight, check_plan, fingerprint, plan_weights
+from .plan import PlannedWeight, check_plan, fingerprint
+from .read_config import config_from_directory, config_from_gguf
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ModelSource:
 
         Raises ValueError naming the file and every missing or mis-shaped tensor.
         """
-        plan = plan_weights(self.config, in_gguf=self.gguf is not None)
+        plan = FAMILIES[self.config.family].plan(self.config, in_gguf=self.gguf is not None)
         check_plan(plan, self.tensors, self.path)
         return plan
 

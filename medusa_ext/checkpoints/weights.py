@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
-
 from .files.weight import NATIVE_DTYPES, WeightTensor
 from .plan import PlannedWeight
 from .source import ModelSource
@@ -36,21 +33,7 @@ def iter_weights(
 
         items = iter(tqdm(plan, desc="loading weights", unit="tensor", leave=False))
     for item in items:
-        weight = source.tensors[item.file_name]
-        if item.permuted_heads:
-            weight = weight.with_row_order(
-                half_rotation_order(weight.shape[0], item.permuted_heads)
-            )
-        yield item.canonical, weight
-
-
-def half_rotation_order(num_rows: int, num_heads: int) -> npt.NDArray[np.int64]:
-    """For each row of a q or k matrix that rotates halves, the row of a Llama GGUF it comes from.
-
-    GGUF's conversion moved row t * D/2 + j of a head (t = 0, 1) to row 2 j + t.
-    """
-    order = np.arange(num_rows, dtype=np.int64).reshape(num_heads, -1, 2)
-    return order.swapaxes(1, 2).reshape(-1).copy()
+        yield item.canonical, item.of(source.tensors)
 
 
 def _notice_conversions(source: ModelSource) -> None:

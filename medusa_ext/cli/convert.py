@@ -60,7 +60,7 @@ def _base_lm_head(base: str) -> tuple[Any, int]:
     from ..checkpoints.names import resolve_model
 
     source = open_source(resolve_model(base))
-    wanted = "embed" if source.config.tie_word_embeddings else "lm_head"
+    wanted = "embed" if source.config.tied_embeddings else "lm_head"
     for name, weight in iter_weights(source):
         if name == wanted:
             return torch.from_numpy(weight.to_float().copy()), source.config.vocab_size

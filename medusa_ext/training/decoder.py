@@ -81,8 +81,8 @@ class TorchBackend:
     ) -> None:
         """Raises ValueError if the model attends through a window shorter than max_length."""
         config = weights.config
-        window = config.sliding_window
-        if window and any(config.window_layers) and window < max_length:
+        window = min((layer.window for layer in config.layers if layer.window), default=0)
+        if window and window < max_length:
             raise ValueError(f"max_length: needs at most the window {window}, got {max_length}")
         self.batch = batch
         self.max_length = max_length
@@ -102,7 +102,7 @@ class TorchBackend:
         size, dtype, device = self._head_size, self._dtype, self._device
         self._keys = torch.zeros(*shape, size, max_length, dtype=dtype, device=device)
         self._values = torch.zeros(*shape, max_length, size, dtype=dtype, device=device)
-        angles = np.outer(np.arange(max_length), config.inverse_frequencies())
+        angles = np.outer(np.arange(max_length), config.inverse_frequencies[0])
         turns = torch.from_numpy(np.concatenate((angles, angles), axis=1)).to(self._device)
         self._cos, self._sin = turns.cos().float(), turns.sin().float()
         self._lengths = torch.zeros(batch, dtype=torch.long, device=self._device)
