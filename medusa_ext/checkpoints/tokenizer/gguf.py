@@ -1,60 +1,79 @@
-"""The tokenizer in a GGUF file's metadata as a transformers tokenizer, checked token for token."""
+"""The tokenizer in a GGUF file's metadata: cuts and merges as llama.cpp does, whatever version of
+transformers wraps it."""
 
 from __future__ import annotations
 
-import json
+import logging
 from typing import Any, Final
 
 import numpy as np
+from tokenizers import AddedToken, Tokenizer, processors
 
 from ..checks import Fields, failure
 from ..files.gguf import GgufFile
+from .byte_pairs import byte_pair_tokenizer
+from .ends import SPELLINGS
+from .pre_types import DEFAULT, PRE_TYPES, PreType
+from .scored_pairs import scored_pair_tokenizer
+
+_log = logging.getLogger("medusa_ext")
 
 # The version of what `convert_tokenizer` makes; raised when that changes, for cached results.
-CONVERSION: Final = 3
+CONVERSION: Final = 4
 
+# Kinds of tokens in `tokenizer.ggml.token_type`.
 _NORMAL: Final = 1
+_UNKNOWN: Final = 2
 _CONTROL: Final = 3
 _USER_DEFINED: Final = 4
+_BYTE: Final = 6
 
-# `tokenizer.ggml.pre` of byte-level vocabularies built here: whether text is cut at every digit
-# before GPT-2's expression applies. transformers knows that expression alone, which joins the
-# spaces before a number otherwise than these models were trained with; it also takes seconds.
-_BYTE_LEVEL: Final = {
-    "gpt-2": False,
-    "smollm": True,
-    "starcoder": True,
-    "refact": True,
-    "command-r": True,
-}
 _SPECIAL: Final = {
     "bos_token": "bos_token_id",
     "eos_token": "eos_token_id",
     "unk_token": "unknown_token_id",
     "pad_token": "padding_token_id",
 }
+# What a SentencePiece vocabulary has where its file does not say.
+_SENTENCEPIECE_IDS: Final = {"unknown_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def convert_tokenizer(file: GgufFile) -> Any:
     """The file's tokenizer with its chat template.
 
-    Raises ValueError naming the file if there is none, it is damaged, or it cannot be converted.
+    A start token comes first where llama.cpp adds one. No end token is ever added: what is
+    tokenised here is continued.
+
+    Raises ValueError naming the file if there is no tokenizer, or it is damaged or of a kind that
+    is not supported.
     """
+    from transformers import PreTrainedTokenizerFast
+
+    fields = Fields(file.metadata, file.path, prefix="tokenizer.ggml.")
     tokens = _tokens(file)
-    pre = file.metadata.get("tokenizer.ggml.pre")
-    byte_level = file.metadata.get("tokenizer.ggml.model") == "gpt2" and pre in _BYTE_LEVEL
+    kinds = _kinds(file, tokens)
+    named = _named_tokens(fields, tokens)
     try:
-        if byte_level:
-            tokenizer = _byte_level(file, tokens, _BYTE_LEVEL[str(pre)])
-        else:
-            tokenizer = _through_transformers(file, len(tokens))
-    except Exception as error:  # several libraries, each with kinds of its own
+        backend, adds_start = _backend(fields, tokens, kinds, named.get("unk_token"))
+    except ValueError:
+        raise
+    except Exception as error:  # the tokenizers library raises nothing more precise
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise ValueError(
             f"{file.path}: needs a tokenizer that can be converted, got "
             f"{type(error).__name__}: {reason}"
         ) from error
-    _check_tokens(tokenizer, file, tokens)
+    _add_special_tokens(backend, tokens, kinds)
+    if fields.flag("add_bos_token", adds_start) and "bos_token" in named:
+        backend.post_processor = _starting_with(named["bos_token"], tokens)
+    build: Any = PreTrainedTokenizerFast
+    tokenizer = build(
+        tokenizer_object=backend,
+        chat_template=file.metadata.get("tokenizer.chat_template"),
+        clean_up_tokenization_spaces=False,
+        **named,
+    )
+    _check_tokens(tokenizer, file, tokens, kinds)
     return tokenizer
 
 
@@ -62,93 +81,104 @@ def _tokens(file: GgufFile) -> list[str]:
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens:
         raise failure(file.path, "tokenizer.ggml.tokens", "a list of tokens", tokens)
-    return tokens
+    return [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
 
 
-def _kinds(file: GgufFile, count: int) -> list[int]:
-    """Each token's kind; all normal where the file does not say."""
+def _kinds(file: GgufFile, tokens: list[str]) -> list[int]:
+    """Each token's kind; normal where the file does not say, and control where a token is spelled
+    as only an end is."""
     kinds = file.metadata.get("tokenizer.ggml.token_type")
     if kinds is None:
-        return [_NORMAL] * count
-    if not isinstance(kinds, np.ndarray) or len(kinds) != count:
-        raise failure(file.path, "tokenizer.ggml.token_type", f"{count} numbers", kinds)
-    return [int(kind) for kind in kinds]
+        kinds = np.full(len(tokens), _NORMAL)
+    if not isinstance(kinds, np.ndarray) or len(kinds) != len(tokens):
+        raise failure(file.path, "tokenizer.ggml.token_type", f"{len(tokens)} numbers", kinds)
+    return [
+        _CONTROL if token in SPELLINGS else int(kind)
+        for token, kind in zip(tokens, kinds, strict=True)
+    ]
 
 
-def _byte_level(file: GgufFile, tokens: list[str], single_digits: bool) -> Any:
-    """A byte-level BPE tokenizer of the file's tokens and merges."""
-    from tokenizers import (
-        AddedToken,
-        Tokenizer,
-        decoders,
-        models,
-        pre_tokenizers,
-        processors,
+def _named_tokens(fields: Fields, tokens: list[str]) -> dict[str, str]:
+    """The tokens that transformers knows by a name of its own."""
+    known = _SENTENCEPIECE_IDS if fields.raw("model") == "llama" else {}
+    named = {}
+    for name, key in _SPECIAL.items():
+        if key in fields or key in known:
+            named[name] = tokens[fields.integer(key, 0, len(tokens) - 1, known.get(key, 0))]
+    return named
+
+
+def _backend(
+    fields: Fields, tokens: list[str], kinds: list[int], unknown: str | None
+) -> tuple[Tokenizer, bool]:
+    """The bare tokenizer, and whether its kind begins texts with a start token."""
+    model = fields.text("model")
+    if model == "llama":
+        mergeable = [i for i, kind in enumerate(kinds) if kind in (_NORMAL, _USER_DEFINED)]
+        adds_space = fields.flag("add_space_prefix", True)
+        scores = _scores(fields, len(tokens))
+        return scored_pair_tokenizer(tokens, scores, mergeable, unknown, adds_space), True
+    if model not in ("gpt2", "gemma4"):
+        need = "'llama' (SentencePiece), 'gpt2' or 'gemma4' (byte pairs)"
+        raise fields.fail("model", need, model)
+    pre = _pre_type(fields, "gemma4" if model == "gemma4" else fields.raw("pre"))
+    return byte_pair_tokenizer(tokens, _merges(fields), pre), pre.adds_start
+
+
+def _pre_type(fields: Fields, name: Any) -> PreType:
+    if isinstance(name, str) and name in PRE_TYPES:
+        return PRE_TYPES[name]
+    _log.warning(
+        "%s: tokenizer.ggml.pre: %s; its text is cut in a default way, which may not be what the "
+        "model was trained with",
+        fields.where,
+        "missing" if name is None else f"{name!r:.40} is unknown",
     )
-    from transformers import PreTrainedTokenizerFast
+    return DEFAULT
 
-    merges = [tuple(m.split(" ")) for m in file.metadata.get("tokenizer.ggml.merges", [])]
-    vocab = {token: index for index, token in enumerate(tokens)}
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, words] if single_digits else [words])
-    backend.decoder = decoders.ByteLevel()
-    kinds = _kinds(file, len(tokens))
-    for wanted, special in ((_CONTROL, True), (_USER_DEFINED, False)):
-        found = [t for t, kind in zip(tokens, kinds, strict=True) if kind == wanted]
-        added = [AddedToken(t, normalized=False, special=special) for t in found]
+
+def _scores(fields: Fields, count: int) -> list[float]:
+    scores = fields.raw("scores")
+    if not isinstance(scores, np.ndarray) or len(scores) != count:
+        raise fields.fail("scores", f"{count} numbers", scores)
+    return [float(score) for score in scores]
+
+
+def _merges(fields: Fields) -> list[tuple[str, str]]:
+    merges = fields.raw("merges")
+    if not isinstance(merges, list):
+        raise fields.fail("merges", "a list of pairs", merges)
+    pairs = []
+    for merge in merges:
+        # A first part that is a space itself stands before the space between them.
+        middle = merge.find(" ", 1)
+        if middle < 0:
+            raise fields.fail("merges", "pairs with a space between them", merge)
+        pairs.append((merge[:middle], merge[middle + 1 :]))
+    return pairs
+
+
+def _add_special_tokens(backend: Tokenizer, tokens: list[str], kinds: list[int]) -> None:
+    """Tokens that are taken out of a text before it is cut: control tokens, which decoding leaves
+    out, and those that a model's makers defined."""
+    for wanted, special in (((_CONTROL, _UNKNOWN), True), ((_USER_DEFINED,), False)):
+        found = [token for token, kind in zip(tokens, kinds, strict=True) if kind in wanted]
+        added = [AddedToken(token, normalized=False, special=special) for token in found]
         (backend.add_special_tokens if special else backend.add_tokens)(added)
-    fields = Fields(file.metadata, file.path, prefix="tokenizer.ggml.")
-    named = {
-        name: tokens[fields.integer(key, 0, len(tokens) - 1)]
-        for name, key in _SPECIAL.items()
-        if key in fields
-    }
-    if fields.flag("add_bos_token", False) and "bos_token" in named:
-        start = named["bos_token"]
-        template = processors.TemplateProcessing(
-            single=f"{start} $A",
-            pair=f"{start} $A {start} $B",
-            special_tokens=[(start, vocab[start])],
-        )
-        backend.post_processor = template
-    build: Any = PreTrainedTokenizerFast
-    return build(
-        tokenizer_object=backend,
-        chat_template=file.metadata.get("tokenizer.chat_template"),
-        clean_up_tokenization_spaces=False,
-        **named,
+
+
+def _starting_with(start: str, tokens: list[str]) -> processors.PostProcessor:
+    return processors.TemplateProcessing(
+        single=[start, "$A"],
+        pair=[start, "$A", start, "$B"],
+        special_tokens=[(start, tokens.index(start))],
     )
 
 
-def _through_transformers(file: GgufFile, num_tokens: int) -> Any:
-    """Converted by transformers, without the tokens that it adds beyond the file's own: its
-    class's default special tokens, under ids that the model has no rows for."""
-    from tokenizers import Tokenizer
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    tokenizer = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    added = {t["content"] for t in state["added_tokens"] if t["id"] >= num_tokens}
-    state["added_tokens"] = [t for t in state["added_tokens"] if t["id"] < num_tokens]
-    if state["model"].get("unk_token") in added:
-        state["model"]["unk_token"] = None
-    special = {name: getattr(tokenizer, name) for name in _SPECIAL}
-    build: Any = PreTrainedTokenizerFast
-    return build(
-        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
-        chat_template=tokenizer.chat_template,
-        clean_up_tokenization_spaces=False,
-        **{name: token for name, token in special.items() if token and token not in added},
-    )
-
-
-def _check_tokens(tokenizer: Any, file: GgufFile, tokens: list[str]) -> None:
+def _check_tokens(tokenizer: Any, file: GgufFile, tokens: list[str], kinds: list[int]) -> None:
     """Every normal and control token of the file must have its id in the converted tokenizer."""
-    kinds = _kinds(file, len(tokens))
     converted = tokenizer.convert_ids_to_tokens(list(range(len(tokens))))
     for index, (token, got, kind) in enumerate(zip(tokens, converted, kinds, strict=True)):
-        if got != token and (kind == _NORMAL or (kind == _CONTROL and token.isascii())):
+        if got != token and kind in (_NORMAL, _CONTROL):
             what = f"token {index} after conversion"
             raise failure(file.path, what, repr(token), got)
