@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from medusa_ext import files
+
+# Where `benchmarks` is; last, as the tests are for the package that is installed.
+sys.path.append(str(Path(__file__).parents[1]))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.rows import Row, interleaved
+from benchmarks.setting import Sizes
 from medusa_ext import _C
-from medusa_ext.bench.rows import Row, interleaved
-from medusa_ext.bench.setting import Sizes
 
 gguf = pytest.importorskip("gguf")
 
@@ -38,7 +38,7 @@ TINY = Sizes(
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Tiny models with the default model's tokenizer, in every storage type."""
-    from medusa_ext.bench.gguf_files import restore
+    from benchmarks.gguf_files import restore
     from medusa_ext.checkpoints import resolve_model
 
     folder = tmp_path_factory.mktemp("gguf")
@@ -104,12 +104,12 @@ def write_tiny(like: Path, target: Path) -> None:
 def report(files: Callable[[str], Path]) -> Any:
     """One run of everything on one thread."""
     pytest.importorskip("xllamacpp")
-    from medusa_ext.bench.cpu import run_cpu
+    from benchmarks.cpu import measure_cpu
 
     before = _C.num_threads()
     _C.set_num_threads(1)
     try:
-        return run_cpu(files=files, sizes=TINY)
+        return measure_cpu(files=files, sizes=TINY)
     finally:
         _C.set_num_threads(before)
 
@@ -161,7 +161,7 @@ def test_figures_make_sense(report: Any) -> None:
 
 
 def test_report_and_json(report: Any) -> None:
-    from medusa_ext.bench.report import markdown, table
+    from benchmarks.report import markdown, table
 
     values = json.loads(json.dumps(report.to_json()))
     assert len(values["rows"]) == len(report.rows)
@@ -175,12 +175,12 @@ def test_report_and_json(report: Any) -> None:
 
 def test_only_some_sections(files: Callable[[str], Path]) -> None:
     pytest.importorskip("xllamacpp")
-    from medusa_ext.bench.cpu import run_cpu
+    from benchmarks.cpu import measure_cpu
 
-    found = run_cpu(files=files, sizes=TINY, only=("overhead",))
+    found = measure_cpu(files=files, sizes=TINY, only=("overhead",))
     assert {row.section for row in found.rows} == {"overhead"}
     with pytest.raises(ValueError, match=r"--only: needs some of .*decode.*'nonsense'"):
-        run_cpu(files=files, sizes=TINY, only=("nonsense",))
+        measure_cpu(files=files, sizes=TINY, only=("nonsense",))
 
 
 def test_bars() -> None:
@@ -212,7 +212,7 @@ def test_a_turn_may_begin_with_a_call_that_does_not_count() -> None:
 
 
 def test_perplexity_of_known_logits() -> None:
-    from medusa_ext.bench.quality import perplexity
+    from benchmarks.quality import perplexity
 
     windows = np.array([[3, 1, 2, 0]], dtype=np.int32)
 
@@ -226,7 +226,7 @@ def test_perplexity_of_known_logits() -> None:
 
 
 def test_expected_tokens_of_a_tree() -> None:
-    from medusa_ext.bench.tree_speed import Acceptance
+    from benchmarks.tree_speed import Acceptance
     from medusa_ext.drafting.trees import Tree
 
     traces = np.array([[0, 0], [0, 1], [1, 0], [-1, 0]], dtype=np.int16)
@@ -239,8 +239,8 @@ def test_expected_tokens_of_a_tree() -> None:
 
 
 def test_trees_bench(files: Callable[[str], Path], tmp_path: Path) -> None:
+    from benchmarks.tree_speed import draw, measure_trees
     from medusa_ext.api import load
-    from medusa_ext.bench.tree_speed import draw, measure_trees
 
     found = measure_trees(load(files("Q4_1"), device="cpu"), num_random=2, repeats=1, max_nodes=32)
     kinds = {point.kind for point in found.points}
@@ -257,8 +257,8 @@ def test_trees_bench(files: Callable[[str], Path], tmp_path: Path) -> None:
 
 
 def test_distill_bench(files: Callable[[str], Path]) -> None:
-    from medusa_ext.bench.distill_speed import Setup, measure_distill
-    from medusa_ext.bench.report import rows_table
+    from benchmarks.distill_speed import Setup, measure_distill
+    from benchmarks.report import rows_table
 
     setups = (Setup(3, "int8", ("float32", "bfloat16")),)
     (row,) = measure_distill(str(files("Q4_1")), repeats=1, new_tokens=5, setups=setups)

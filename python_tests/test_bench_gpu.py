@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from medusa_ext.bench import gpu
-from medusa_ext.bench.gpu_decoding import TOY, ReplayedTree, SyntheticModel
-from medusa_ext.bench.gpu_kernels import tree_mask
+from benchmarks import gpu
+from benchmarks.__main__ import main
+from benchmarks.gpu_decoding import TOY, ReplayedTree, SyntheticModel
+from benchmarks.gpu_kernels import tree_mask
 from medusa_ext.drafting.published import published_accuracies
 from medusa_ext.drafting.trees import nested_from_accuracies
 
@@ -20,7 +21,7 @@ from medusa_ext.drafting.trees import nested_from_accuracies
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder: Path = tmp_path_factory.mktemp("gpu")
-    assert gpu.main(["--toy", "--output", str(folder)]) == 0
+    assert main(["gpu", "--toy", "--output", str(folder)]) == 0
     found: dict[str, Any] = json.loads((folder / "gpu.json").read_text())
     return found
 
@@ -58,7 +59,7 @@ def test_wrong_results_are_a_failure(report: dict[str, Any], wrong: dict[str, An
 def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a device")
-    assert gpu.main([]) == 2
+    assert main(["gpu"]) == 2
     assert "CUDA" in capsys.readouterr().out
 
 

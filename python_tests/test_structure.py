@@ -15,7 +15,7 @@ PACKAGE = ROOT / "medusa_ext"
 CSRC = ROOT / "csrc"
 
 # A room may import those before it in the list; the free ones belong to all.
-ROOMS = ("text", "checkpoints", "drafting", "engine", "ops", "api", "training", "bench", "cli")
+ROOMS = ("text", "checkpoints", "drafting", "engine", "ops", "api", "training", "cli")
 FREE = {"_C", "_build", "__init__", "files"}
 # core <- cpu, cuda <- model <- engine <- bindings; ops beside the engine.
 INCLUDES = {

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..engine.step import run_step
+from medusa_ext.engine.step import run_step
+
 from .llama_cpp import LlamaCpp
 from .ours import Ours
 from .rows import Row

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .. import _C
-from ..api import generate, load
-from ..engine.model import Model
-from ..engine.results import Stats
+from medusa_ext import _C
+from medusa_ext.api import generate, load
+from medusa_ext.engine.model import Model
+from medusa_ext.engine.results import Stats
+
 from .rows import seconds_of
 
 _ROOM = 64

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
-from ..engine.model import Model
+from medusa_ext.engine.model import Model
+
 from .format_table import FORMATS, Format
 from .limits import StepParts, profile_step
 from .llama_cpp import LlamaCpp

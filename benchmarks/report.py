@@ -1,4 +1,4 @@
-"""A run of `medusa-ext bench cpu` as text and as docs/performance.md."""
+"""A run of `python -m benchmarks cpu` as text and as docs/performance.md."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def markdown(report: Report) -> str:
     parts = [
         "# Performance on CPUs",
         "",
-        "Written by `medusa-ext bench cpu`; do not edit. Medians of at least "
+        "Written by `python -m benchmarks cpu`; do not edit. Medians of at least "
         f"{report.sizes.repeats} rounds in which all sides take turns. A machine shared with "
         "others drifts: ratios within a run hold better than the values.",
         "",

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Final
 
 import medusa_ext
-
-from ..._build import BuildError, Settings, Sources, build_folder, find_compiler, find_root
-from ..._build.compile import compile_library, take_snapshot
-from ..._build.toolchain import HOST_FLAGS, Compiler, key, make_plan
+from medusa_ext._build import BuildError, Settings, Sources, build_folder, find_compiler, find_root
+from medusa_ext._build.compile import compile_library, take_snapshot
+from medusa_ext._build.toolchain import HOST_FLAGS, Compiler, key, make_plan
 
 _HERE: Final = Path(__file__).parent
 _PROFILE_SOURCE: Final = "model/step_profile.cpp"  # its name among the sources

@@ -1,4 +1,4 @@
-"""`medusa-ext bench cpu`: every figure of docs/performance.md, by one command."""
+"""`python -m benchmarks cpu`: every figure of docs/performance.md, by one command."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .. import _C
-from ..files import processor_fields, processor_name
+from medusa_ext import _C
+from medusa_ext.files import processor_fields, processor_name
+
 from .batches import BATCH_FORMATS, measure_batches
 from .engine import measure_attention, measure_memory, measure_overhead
 from .fastest import measure_fastest
@@ -46,7 +47,7 @@ class Report:
         }
 
 
-def run_cpu(
+def measure_cpu(
     *,
     quick: bool = False,
     only: Sequence[str] = (),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoints import ModelConfig
+from medusa_ext.checkpoints import ModelConfig
 
 
 class Transformers:

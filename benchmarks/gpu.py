@@ -1,4 +1,4 @@
-"""`python -m medusa_ext.bench.gpu`: all that wants a GPU, with one command.
+"""`python -m benchmarks gpu`: all that wants a GPU, with one command.
 
 Runs the tests marked `cuda`, the same under compute-sanitizer where that is installed, the kernels
 against torch's own, and whole decoding with synthetic models of 7B and 13B shape. Prints a
@@ -7,8 +7,6 @@ summary; writes gpu.json and two plots. `--toy` runs the same code at toy size o
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import shutil
 import subprocess
@@ -19,7 +17,11 @@ from typing import Any
 
 import torch
 
-from .. import _C
+from medusa_ext import _C
+from medusa_ext.engine.arguments import check_choice
+from medusa_ext.files import write_json
+
+from . import CHECKOUT
 from .gpu_decoding import SHAPES, TOY, SyntheticModel, bench_decoding
 from .gpu_kernels import (
     LLAMA_SHAPES,
@@ -30,44 +32,38 @@ from .gpu_kernels import (
 )
 from .gpu_plots import plot
 
-TESTS = Path(__file__).parents[2] / "python_tests"
+TESTS = CHECKOUT / "python_tests"
 SECTIONS = ("tests", "sanitizer", "kernels", "decoding")
 NODE_COUNTS = (1, 4, 8, 16, 32, 64, 128, 256)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The program. 0 unless a test failed or a result was wrong."""
-    args = _parse(argv)
-    device = "cpu" if args.toy else "cuda"
-    if not args.toy and (reason := _why_no_device()):
-        print(f"medusa_ext.bench.gpu: {reason} (--toy runs at toy size on the CPU)")
+def measure_gpu(output: Path, only: Sequence[str] = (), *, toy: bool = False) -> int:
+    """The exit code: 0 unless a test failed or a result was wrong (1), or no GPU is there (2).
+
+    Raises ValueError for a section in `only` that there is not.
+    """
+    for section in only:
+        check_choice("--only", section, SECTIONS)
+    wanted = only or SECTIONS
+    device = "cpu" if toy else "cuda"
+    if not toy and (reason := _why_no_device()):
+        print(f"benchmarks gpu: {reason} (--toy runs at toy size on the CPU)")
         return 2
-    report: dict[str, Any] = {"toy": args.toy, **_describe(device)}
-    report["bytes_per_second"] = device_bandwidth(device, (1 << 20) if args.toy else (1 << 30))
-    report["tests"] = _run_tests([]) if "tests" in args.only and not args.toy else None
-    report["sanitizer"] = _run_sanitizer() if "sanitizer" in args.only and not args.toy else None
+    report: dict[str, Any] = {"toy": toy, **_describe(device)}
+    report["bytes_per_second"] = device_bandwidth(device, (1 << 20) if toy else (1 << 30))
+    report["tests"] = _run_tests([]) if "tests" in wanted and not toy else None
+    report["sanitizer"] = _run_sanitizer() if "sanitizer" in wanted and not toy else None
     report["attention"], report["compact"] = [], []
-    if "kernels" in args.only:
-        report["attention"], report["compact"] = _kernels(device, args.toy)
+    if "kernels" in wanted:
+        report["attention"], report["compact"] = _kernels(device, toy)
     report["decoding"] = []
-    if "decoding" in args.only:
-        report["decoding"] = _decoding(device, args.toy, report["bytes_per_second"])
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "gpu.json").write_text(json.dumps(report, indent=1))
+    if "decoding" in wanted:
+        report["decoding"] = _decoding(device, toy, report["bytes_per_second"])
+    write_json(output / "gpu.json", report)
     print(summary(report))
-    for path in (args.output / "gpu.json", *plot(report, args.output)):
+    for path in (output / "gpu.json", *plot(report, output)):
         print(f"wrote {path}")
     return 0 if is_sound(report) else 1
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m medusa_ext.bench.gpu", description=__doc__.split("\n\n", 1)[1]
-    )
-    parser.add_argument("--output", type=Path, default=Path("gpu_results"), metavar="FOLDER")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--toy", action="store_true", help="toy sizes on the CPU, no tests")
-    return parser.parse_args(argv)
 
 
 def _why_no_device() -> str:
@@ -85,8 +81,6 @@ def _describe(device: str) -> dict[str, Any]:
 
 def _run_tests(prefix: Sequence[str]) -> dict[str, Any]:
     """The tests marked `cuda`, in a process of their own."""
-    if not TESTS.is_dir():
-        return {"passed": None, "summary": f"not run: {TESTS} is not there (run from a checkout)"}
     command = [*prefix, sys.executable, "-m", "pytest", "-q", "-m", "cuda", str(TESTS)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent)
     lines = (result.stdout + result.stderr).strip().splitlines()
@@ -163,7 +157,3 @@ def summary(report: dict[str, Any]) -> str:
             f"{row['divergences']} divergences ({kind})"
         )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

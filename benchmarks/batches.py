@@ -7,8 +7,9 @@ from functools import partial
 from itertools import cycle, islice
 from typing import Any, Final
 
-from ..api import generate, load
-from ..engine.model import Model
+from medusa_ext.api import generate, load
+from medusa_ext.engine.model import Model
+
 from .fastest import encode_chat, read_prompts
 from .rows import Row, interleaved
 from .setting import Setting

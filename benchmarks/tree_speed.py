@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .. import _C
-from ..drafting.published import NUM_HEADS, published_accuracies
-from ..drafting.trees import (
+from medusa_ext import _C
+from medusa_ext.drafting.published import NUM_HEADS, published_accuracies
+from medusa_ext.drafting.trees import (
     NestedTrees,
     Tree,
     nested_from_accuracies,
@@ -23,8 +23,9 @@ from ..drafting.trees import (
     random_dense_tree,
     random_tree,
 )
-from ..engine.model import Model
-from ..engine.step import run_step
+from medusa_ext.engine.model import Model
+from medusa_ext.engine.step import run_step
+
 from .rows import seconds_of
 
 _CONTEXT: Final = 128
@@ -255,7 +256,7 @@ def calibration_of(model: Model, heads: str | Path | None) -> npt.NDArray[Any] |
     """The rank traces of the heads that `model` was loaded with, if they bring some."""
     if model.heads is None:
         return None
-    from ..checkpoints import load_heads, open_source, resolve_heads, resolve_model
+    from medusa_ext.checkpoints import load_heads, open_source, resolve_heads, resolve_model
 
     path = resolve_heads(heads, open_source(resolve_model(model.name)))
     traces = load_heads(path).rank_traces if path is not None else None

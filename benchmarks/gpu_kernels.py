@@ -11,8 +11,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from .. import ops
-from ..drafting.trees import default_trees
+from medusa_ext import ops
+from medusa_ext.drafting.trees import default_trees
 
 _REPEATS: Final = 7
 _SECONDS_PER_REPEAT: Final = 0.02

@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import medusa_ext
+from medusa_ext.api import generate, load
+from medusa_ext.engine.model import Model
 
-from ..api import generate, load
-from ..engine.model import Model
 from .llama_cpp_server import LlamaServer
 from .rows import Row, interleaved
 from .setting import Setting
@@ -22,13 +21,8 @@ _BAR_LOOKUP, _BAR_HEADS = 1.7, 2.0
 
 
 def read_prompts(per_set: int) -> dict[str, list[str]]:
-    """Prompts of each set from the repository's held-out ones, spread over its categories.
-
-    Raises FileNotFoundError outside a checkout of the repository.
-    """
-    path = Path(medusa_ext.__file__).resolve().parent.parent / "benchmarks/prompts/held_out.jsonl"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the benchmark's prompts are in the repository only")
+    """Prompts of each set from the held-out ones, spread over its categories."""
+    path = Path(__file__).parent / "prompts" / "held_out.jsonl"
     entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     chosen: dict[str, list[str]] = {}
     for name, categories in SETS.items():

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..api import generate, load
-from ..engine.model import Model
-from ..engine.results import PHASES
+from medusa_ext.api import generate, load
+from medusa_ext.engine.model import Model
+from medusa_ext.engine.results import PHASES
+
 from .rows import Row, interleaved, seconds_of
 from .setting import Setting
 
@@ -58,7 +59,7 @@ def measure_attention(setting: Setting) -> Iterator[Row]:
         return
     import torch
 
-    from .. import ops
+    from medusa_ext import ops
 
     setting.progress.step("attention")
     context = setting.sizes.attention_context

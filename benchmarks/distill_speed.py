@@ -1,4 +1,4 @@
-"""`medusa-ext bench distill`: how fast training data are made, beside transformers' generate."""
+"""`python -m benchmarks distill`: the making of training data, beside transformers' generate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .. import _C
-from ..checkpoints import ModelSource, load_tokenizer, open_source, resolve_model
-from ..checkpoints.packing import build_model, choose_formats
-from ..training.data.answering import Job, answer_all
-from ..training.data.native_backend import NativeBackend
-from ..training.data.self_prompts import encode_prompt
-from ..training.data.synthetic import template_prompts
+from medusa_ext import _C
+from medusa_ext.checkpoints import ModelSource, load_tokenizer, open_source, resolve_model
+from medusa_ext.checkpoints.packing import build_model, choose_formats
+from medusa_ext.training.data.answering import Job, answer_all
+from medusa_ext.training.data.native_backend import NativeBackend
+from medusa_ext.training.data.self_prompts import encode_prompt
+from medusa_ext.training.data.synthetic import template_prompts
+
 from .peers import Transformers
 from .rows import Row, interleaved, seconds_of
 

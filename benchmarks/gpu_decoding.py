@@ -18,10 +18,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .. import _C
-from ..drafting.published import NUM_HEADS, published_accuracies
-from ..drafting.trees import NestedTrees, Tree, nested_from_accuracies
-from ..engine.step import run_step
+from medusa_ext import _C
+from medusa_ext.drafting.published import NUM_HEADS, published_accuracies
+from medusa_ext.drafting.trees import NestedTrees, Tree, nested_from_accuracies
+from medusa_ext.engine.step import run_step
 
 _CHUNK_ROWS: Final = 4096
 _RESIDUAL_SCALE: Final = 1e-3

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from . import CHECKOUT
+
 _ROOM: Final = 2048
 
 
@@ -24,9 +26,10 @@ class LlamaServer:
 
     def __init__(self, path: Path, threads: int, draft: int) -> None:
         """Raises RuntimeError if the server does not start."""
-        command = [sys.executable, "-m", __name__, str(path), str(threads), str(draft)]
+        command = [sys.executable, "-m", __name__, str(path.absolute()), str(threads), str(draft)]
         self._process = subprocess.Popen(
             command,
+            cwd=CHECKOUT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

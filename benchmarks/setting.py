@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..drafting.trees import Tree
+from medusa_ext.drafting.trees import Tree
+
 from .gguf_files import gguf_file
 from .limits import Limits, MemoryReader
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from ..checkpoints import resolve_model
-from ..checkpoints.names import DEFAULT_MODEL
-from ..files import cache_dir, whole_file
+from medusa_ext.checkpoints import resolve_model
+from medusa_ext.checkpoints.names import DEFAULT_MODEL
+from medusa_ext.files import cache_dir, whole_file
 
 TYPES: Final = ("F32", "F16", "Q8_0", "Q4_0", "Q4_1")
 # 4-bit files keep their embedding (and lm_head) at 8 bits, as the shipped Q4_1 file does.

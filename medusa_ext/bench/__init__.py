@@ -1,1 +1,0 @@
-"""Benchmarks: each regenerates its figures with one command."""
