@@ -32,6 +32,8 @@ class Caches {
         next += bytes_;
       }
       if (dtype == DType::kInt8) {
+        cache.scale_head_stride = num_rows;
+        cache.scale_slot_stride = int64_t{num_rows} * model.num_kv_heads;
         for (float** part : {&cache.k_scales, &cache.v_scales}) {
           *part = reinterpret_cast<float*>(next);
           std::fill(*part, *part + num_scales_, 0.01f);

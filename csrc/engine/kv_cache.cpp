@@ -42,6 +42,8 @@ KvCacheStorage::KvCacheStorage(const Model& model, DType dtype, int32_t num_slot
     if (scales_) {
       cache.k_scales = static_cast<float*>(scales_.get()) + 2 * i * head_rows;
       cache.v_scales = cache.k_scales + head_rows;
+      cache.scale_head_stride = num_rows;
+      cache.scale_slot_stride = int64_t{num_rows} * config.num_kv_heads;
       scale_pointers.insert(scale_pointers.end(), {cache.k_scales, cache.v_scales});
     }
     layers_.push_back(cache);

@@ -9,6 +9,7 @@
 #include "core/token_tree.h"
 #include "cpu/linear/activations.h"
 #include "tests/kernels_under_test.h"
+#include "tests/paged_rows.h"
 
 namespace medusa {
 
@@ -17,6 +18,7 @@ struct AttentionCase {
   std::vector<std::vector<int32_t>> parents;  // [B][N]
   std::vector<int32_t> slots;                 // [B]; empty: sequence b is slot b
   bool as_chains = false;                     // leave the mask out
+  bool in_pages = false;                      // read K and V from shuffled pages
   DType dtype = DType::kFloat32;
   int num_query_heads = 0;
   int num_kv_heads = 0;
@@ -163,6 +165,12 @@ struct AttentionCase {
     return reinterpret_cast<const int8_t*>(cache.data())[i] * static_cast<double>(scales[line]);
   }
 
+  /// NaN where no row is, and in int8, which has none, the largest value.
+  std::vector<char> cut(const PagedRows& paged, const std::vector<char>& plane) const {
+    const char unused = dtype == DType::kInt8 ? '\x7f' : '\xff';
+    return paged.cut(plane, num_kv_heads, head_size * dtype_bytes(dtype), unused);
+  }
+
   void call(TreeAttentionParams& p, int num_threads) const {
     std::vector<int32_t> sequences, positions, nodes, first_rows = {0}, cache_slots = slots;
     std::vector<uint64_t> ancestors;
@@ -193,17 +201,27 @@ struct AttentionCase {
     p.rows.cache_slots = cache_slots.data();
     p.rows.lengths = lengths.data();
     p.rows.ancestors = as_chains ? nullptr : ancestors.data();
+    const PagedRows paged(num_slots, rows_of_cache);
+    const std::vector<std::vector<char>> planes = {in_pages ? cut(paged, k) : k,
+                                                   in_pages ? cut(paged, v) : v};
+    const std::vector<std::vector<float>> scales = {
+        in_pages ? paged.cut(k_scales, num_kv_heads, 1, std::nanf("")) : k_scales,
+        in_pages ? paged.cut(v_scales, num_kv_heads, 1, std::nanf("")) : v_scales};
+    const int64_t rows_of_run = in_pages ? kPageRows : rows_of_cache;
     p.cache.dtype = dtype;
     p.cache.num_kv_heads = num_kv_heads;
     p.cache.head_size = head_size;
     p.cache.num_rows = static_cast<int32_t>(rows_of_cache);
     p.cache.row_stride = head_size;
-    p.cache.head_stride = rows_of_cache * head_size;
+    p.cache.head_stride = rows_of_run * head_size;
     p.cache.slot_stride = p.cache.head_stride * num_kv_heads;
-    p.cache.k = const_cast<char*>(k.data());
-    p.cache.v = const_cast<char*>(v.data());
-    p.cache.k_scales = const_cast<float*>(k_scales.data());
-    p.cache.v_scales = const_cast<float*>(v_scales.data());
+    p.cache.k = const_cast<char*>(planes[0].data());
+    p.cache.v = const_cast<char*>(planes[1].data());
+    p.cache.k_scales = const_cast<float*>(scales[0].data());
+    p.cache.v_scales = const_cast<float*>(scales[1].data());
+    p.cache.scale_head_stride = rows_of_run;
+    p.cache.scale_slot_stride = rows_of_run * num_kv_heads;
+    if (in_pages) p.cache.page_table = paged.table(paged.pages.data());
     p.num_query_heads = num_query_heads;
     p.sliding_window = sliding_window;
     p.scale = static_cast<float>(scale());

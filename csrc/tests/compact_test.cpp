@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "tests/kernels_under_test.h"
+#include "tests/paged_rows.h"
 
 namespace medusa {
 namespace {
@@ -16,6 +17,7 @@ struct CompactCase {
   Ints slots, path, count, length;
   int max_path = 5;
   bool advance = true;
+  bool in_pages = false;  // the rows are in shuffled pages
   std::vector<std::vector<char>> caches;
 
   void fill() {
@@ -29,17 +31,22 @@ struct CompactCase {
   int64_t head_stride() const { return num_rows * row_stride; }
 
   void run(int num_threads) {
+    const PagedRows paged(num_slots, num_rows);
     std::vector<void*> pointers;
-    for (auto& cache : caches) pointers.push_back(cache.data());
+    for (auto& cache : caches) {
+      if (in_pages) cache = paged.cut(cache, num_kv_heads, row_stride, '\0');
+      pointers.push_back(cache.data());
+    }
     CompactParams p;
+    if (in_pages) p.page_table = paged.table(paged.pages.data());
     p.num_caches = num_caches;
     p.caches = pointers.data();
     p.num_sequences = static_cast<int32_t>(count.size());
     p.num_kv_heads = num_kv_heads;
     p.row_bytes = row_bytes;
     p.row_stride = row_stride;
-    p.head_stride = head_stride();
-    p.slot_stride = head_stride() * num_kv_heads;
+    p.head_stride = in_pages ? kPageRows * row_stride : head_stride();
+    p.slot_stride = p.head_stride * num_kv_heads;
     p.max_path = max_path;
     p.cache_slots = slots.empty() ? nullptr : slots.data();
     p.path = path.data();
@@ -48,6 +55,8 @@ struct CompactCase {
     p.advance = advance;
     cpu::CpuContext context(num_threads);
     kernels_under_test().compact(context, p);
+    if (!in_pages) return;
+    for (auto& cache : caches) cache = paged.joined(cache, num_kv_heads, row_stride);
   }
 
   /// What the caches must hold: all rows read before any is written.
@@ -109,6 +118,21 @@ TEST(Compact, LeavesTheLengthToALaterCall) {
   c.run(1);
   EXPECT_EQ(c.caches, expected);
   EXPECT_EQ(c.length, Ints{10});
+}
+
+TEST(Compact, MovesRowsFromPageToPage) {
+  CompactCase c;
+  c.in_pages = true;
+  c.num_rows = 600;
+  c.slots = {2, 0, 1};
+  c.path = {0, 1, 3, 4, 9, 0, 2, 300, -1, -1, 0, -1, -1, -1, -1};
+  c.count = {5, 3, 1};
+  c.length = {254, 250, 511};
+  c.fill();
+  const auto expected = c.expected();
+  c.run(2);
+  EXPECT_EQ(c.caches, expected);
+  EXPECT_EQ(c.length, (Ints{259, 253, 512}));
 }
 
 TEST(Compact, LargeRowsAcrossThreads) {

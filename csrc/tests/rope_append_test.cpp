@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/kernels_under_test.h"
+#include "tests/paged_rows.h"
 
 namespace medusa {
 namespace {
@@ -19,7 +20,9 @@ struct RopeCase {
   // Two sequences: three nodes of a tree at length 5, one at length 0; slots are swapped.
   std::vector<int32_t> sequences = {0, 0, 0, 1}, positions = {5, 6, 6, 0}, nodes = {0, 1, 2, 0},
                        first_rows = {0, 3, 4}, slots = {1, 0}, lengths = {5, 0};
-  static constexpr int kCacheRows = 9, kPositions = 16;
+  int cache_rows = 9;
+  bool in_pages = false;  // write K and V to shuffled pages
+  static constexpr int kPositions = 300;
   static constexpr float kEpsilon = 1e-6f;
 
   std::vector<float> qkv, cos_sin, q_norm, k_norm, k_scales, v_scales;
@@ -44,7 +47,7 @@ struct RopeCase {
       q_norm.push_back(1 + 0.1f * normal(random));
       k_norm.push_back(1 + 0.1f * normal(random));
     }
-    const int64_t rows = int64_t{2} * num_kv_heads * kCacheRows;
+    const int64_t rows = int64_t{2} * num_kv_heads * cache_rows;
     k.assign(rows * head_size * dtype_bytes(dtype), 0x55);
     v = k;
     k_scales.assign(rows, -1);
@@ -61,17 +64,30 @@ struct RopeCase {
     p.rows.first_rows = first_rows.data();
     p.rows.cache_slots = slots.data();
     p.rows.lengths = lengths.data();
-    p.cache = {dtype,
-               num_kv_heads,
-               head_size,
-               kCacheRows,
-               int64_t{num_kv_heads} * kCacheRows * head_size,
-               int64_t{kCacheRows} * head_size,
-               head_size,
-               k.data(),
-               v.data(),
-               dtype == DType::kInt8 ? k_scales.data() : nullptr,
-               dtype == DType::kInt8 ? v_scales.data() : nullptr};
+    const PagedRows paged(2, cache_rows);
+    const int64_t row_bytes = head_size * dtype_bytes(dtype);
+    if (in_pages) {
+      for (std::vector<char>* plane : {&k, &v}) {
+        *plane = paged.cut(*plane, num_kv_heads, row_bytes, '\x55');
+      }
+      for (std::vector<float>* scales : {&k_scales, &v_scales}) {
+        *scales = paged.cut(*scales, num_kv_heads, 1, -1.0f);
+      }
+      p.cache.page_table = paged.table(paged.pages.data());
+    }
+    p.cache.dtype = dtype;
+    p.cache.num_kv_heads = num_kv_heads;
+    p.cache.head_size = head_size;
+    p.cache.num_rows = cache_rows;
+    p.cache.row_stride = head_size;
+    p.cache.scale_head_stride = in_pages ? kPageRows : cache_rows;
+    p.cache.head_stride = p.cache.scale_head_stride * head_size;
+    p.cache.scale_slot_stride = p.cache.scale_head_stride * num_kv_heads;
+    p.cache.slot_stride = p.cache.head_stride * num_kv_heads;
+    p.cache.k = k.data();
+    p.cache.v = v.data();
+    p.cache.k_scales = dtype == DType::kInt8 ? k_scales.data() : nullptr;
+    p.cache.v_scales = dtype == DType::kInt8 ? v_scales.data() : nullptr;
     p.num_query_heads = num_query_heads;
     p.qkv = qkv.data();
     p.cos_sin = cos_sin.data();
@@ -80,6 +96,13 @@ struct RopeCase {
     p.epsilon = kEpsilon;
     cpu::CpuContext context(num_threads);
     kernels_under_test().rope_append(context, p);
+    if (!in_pages) return;
+    for (std::vector<char>* plane : {&k, &v}) {
+      *plane = paged.joined(*plane, num_kv_heads, row_bytes);
+    }
+    for (std::vector<float>* scales : {&k_scales, &v_scales}) {
+      *scales = paged.joined(*scales, num_kv_heads, 1);
+    }
   }
 
   /// The rotated (and normalised) head of a row, in float64.
@@ -106,7 +129,7 @@ struct RopeCase {
 
   int64_t line(int row, int g) const {
     const int sequence = sequences[row];
-    return (int64_t{slots[sequence]} * num_kv_heads + g) * kCacheRows + lengths[sequence] +
+    return (int64_t{slots[sequence]} * num_kv_heads + g) * cache_rows + lengths[sequence] +
            nodes[row];
   }
 
@@ -181,7 +204,7 @@ TEST(RopeAppend, WritesItsOwnRowsOnly) {
   const std::vector<char> before = c.k;
   c.run(2);
   const int64_t row_bytes = c.head_size * 4;
-  for (int64_t line = 0; line < int64_t{2} * c.num_kv_heads * RopeCase::kCacheRows; ++line) {
+  for (int64_t line = 0; line < int64_t{2} * c.num_kv_heads * c.cache_rows; ++line) {
     bool is_written = false;
     for (int row = 0; row < 4; ++row) {
       for (int g = 0; g < c.num_kv_heads; ++g) is_written |= line == c.line(row, g);
@@ -190,6 +213,26 @@ TEST(RopeAppend, WritesItsOwnRowsOnly) {
         std::equal(before.begin() + line * row_bytes, before.begin() + (line + 1) * row_bytes,
                    c.k.begin() + line * row_bytes);
     EXPECT_EQ(is_equal, !is_written) << line;
+  }
+}
+
+TEST(RopeAppend, WritesTheSameRowsOfPages) {
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8}) {
+    RopeCase run;
+    run.dtype = dtype;
+    run.cache_rows = 600;
+    run.lengths = {255, 0};
+    run.positions = {255, 256, 256, 0};
+    run.fill();
+    RopeCase paged = run;
+    paged.in_pages = true;
+    run.run(2);
+    paged.run(2);
+    EXPECT_EQ(paged.qkv, run.qkv) << dtype_name(dtype);
+    EXPECT_EQ(paged.k, run.k) << dtype_name(dtype);
+    EXPECT_EQ(paged.v, run.v) << dtype_name(dtype);
+    EXPECT_EQ(paged.k_scales, run.k_scales) << dtype_name(dtype);
+    EXPECT_EQ(paged.v_scales, run.v_scales) << dtype_name(dtype);
   }
 }
 

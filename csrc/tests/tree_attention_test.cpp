@@ -170,6 +170,29 @@ TEST(TreeAttention, OtherSequencesAndSlotsChangeNoBit) {
   EXPECT_EQ(second.run(2), std::vector<float>(out.begin() + kTree.size() * 6 * 64, out.end()));
 }
 
+void expect_pages_change_no_bit(AttentionCase c) {
+  for (int window : {0, 100}) {
+    c.sliding_window = window;
+    c.in_pages = false;
+    const std::vector<float> in_one_run = c.run(2);
+    c.in_pages = true;
+    for (int num_threads : {1, 2}) ASSERT_EQ(c.run(num_threads), in_one_run);
+  }
+}
+
+TEST(TreeAttention, PagesChangeNoBit) {
+  Ints prompt;
+  for (int node = 0; node < 150; ++node) prompt.push_back(node - 1);
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8}) {
+    SCOPED_TRACE(dtype_name(dtype));
+    for (int length : {0, 250, 256, 511, 700}) {
+      SCOPED_TRACE(length);
+      expect_pages_change_no_bit(make_case({length, 3}, {kTree, {-1}}, dtype, 3, 1, 40));
+    }
+    expect_pages_change_no_bit(make_case({450}, {prompt}, dtype, 3, 1, 64));
+  }
+}
+
 /// Every node of a tree against plain decoding of its own path: one row, the path's keys in the
 /// rows that plain decoding would have them in.
 void expect_rows_equal_plain_rows(int length, const Ints& parents, DType dtype, int window,

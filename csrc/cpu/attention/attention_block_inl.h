@@ -7,127 +7,8 @@
 
 namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
-constexpr int kBlock = 64;                         // positions per block, and nodes per mask word
 constexpr int kMaxRows = 6;                        // query vectors per register tile
 constexpr int kMaxVecs = Vec::kSize == 8 ? 2 : 4;  // by the number of vector registers
-
-/// K or V rows of one head in the cache.
-template <typename T>
-struct HeadRows {
-  const T* rows;        // [S, D]
-  int64_t stride;       // elements from row to row
-  const float* scales;  // [S], int8 only
-
-  const T* row(int64_t i) const { return rows + i * stride; }
-  Vec scale(int64_t i) const { return broadcast(scales[i]); }
-  /// Without the first `d` components of every row.
-  HeadRows from(int d) const { return {rows + d, stride, scales}; }
-};
-
-constexpr bool kHasScales(const int8_t*) { return true; }
-template <typename T>
-constexpr bool kHasScales(const T*) {
-  return false;
-}
-
-/// Calls visit(d, columns) for ascending d: lane j of columns[g], float32, is component d of key
-/// first + g * kSize + j. Lanes behind `count` repeat the last key. The next block is on its way
-/// while this one is computed with.
-template <int kGroups, typename T, typename F>
-inline void visit_columns(const HeadRows<T>& keys, int64_t first, int count, int head_size,
-                          F&& visit) {
-  constexpr int kPerWord = 4 / sizeof(T), kPerLine = 64 / sizeof(T);
-  const int num_words = head_size / kPerWord;
-  const T* rows[kGroups * Vec::kSize];
-  alignas(64) float scales[kGroups * Vec::kSize];
-  for (int i = 0; i < kGroups * Vec::kSize; ++i) {
-    const int64_t row = first + std::min(i, count - 1);
-    rows[i] = keys.row(row);
-    for (int d = 0; d < head_size; d += kPerLine) prefetch(rows[i] + kBlock * keys.stride + d);
-    if (kHasScales(rows[i])) scales[i] = keys.scales[row];
-  }
-  for (int word = 0; word < num_words; word += Vec::kSize) {
-    const int words = std::min(Vec::kSize, num_words - word);
-    Vec tiles[kGroups][Vec::kSize];
-    for (int g = 0; g < kGroups; ++g) {
-      for (int i = 0; i < Vec::kSize; ++i) {
-        const T* source = rows[g * Vec::kSize + i] + word * kPerWord;
-        tiles[g][i] = words == Vec::kSize ? load_words(source) : load_words_partial(source, words);
-      }
-      transpose(tiles[g]);
-    }
-    for (int w = 0; w < words; ++w) {
-      for (int i = 0; i < kPerWord; ++i) {
-        Vec columns[kGroups];
-        for (int g = 0; g < kGroups; ++g) {
-          columns[g] = unpack(tiles[g][w], i, rows[0]);
-          if (kHasScales(rows[0])) columns[g] = columns[g] * load(scales + g * Vec::kSize);
-        }
-        visit((word + w) * kPerWord + i, columns);
-      }
-    }
-  }
-}
-
-/// Keys first … first + count - 1 as columns: out[d, j], float32, kBlock columns to a row. Columns
-/// behind `count` are undefined.
-template <typename T>
-void load_keys(const HeadRows<T>& keys, int64_t first, int count, int head_size, float* out) {
-  for (int group = 0; group < count; group += Vec::kSize) {
-    visit_columns<1>(keys, first + group, count - group, head_size, [&](int d, const Vec* column) {
-      store(*column, out + int64_t{d} * kBlock + group);
-    });
-  }
-}
-
-/// d … d + kSize - 1 of one V row as float32; lanes behind the head size are 0.
-template <typename T>
-inline Vec load_value(const HeadRows<T>& values, int64_t row, int d, int head_size) {
-  const T* source = values.row(row) + d;
-  Vec x = d + Vec::kSize <= head_size ? load(source) : load_partial(source, head_size - d);
-  if (kHasScales(source)) x = x * values.scale(row);
-  return x;
-}
-
-/// V rows of a block in the cache, converted as they are read, the next block being asked for.
-/// kWhole: the head size is a multiple of the vector's.
-template <typename T, bool kWhole>
-struct CachedValues {
-  const HeadRows<T>& values;
-  int64_t first;
-  int head_size;
-
-  Vec load(int j, int d) const {
-    prefetch(values.row(first + j + kBlock) + d);
-    if constexpr (kWhole) {
-      const T* source = values.row(first + j) + d;
-      Vec x = cpu::MEDUSA_ISA_NAMESPACE::load(source);
-      if (kHasScales(source)) x = x * values.scale(first + j);
-      return x;
-    }
-    return load_value(values, first + j, d, head_size);
-  }
-};
-
-/// V rows of a block as float32 [kBlock, padded], for many query vectors to read.
-struct StoredValues {
-  const float* values;
-  int padded;
-
-  Vec load(int j, int d) const { return cpu::MEDUSA_ISA_NAMESPACE::load(values + j * padded + d); }
-};
-
-/// V rows first … first + count - 1 as float32 [count, padded].
-template <typename T>
-void load_values(const HeadRows<T>& values, int64_t first, int count, int head_size, int padded,
-                 float* out) {
-  const CachedValues<T, false> cached{values, first, head_size};
-  for (int j = 0; j < count; ++j) {
-    for (int d = 0; d < padded; d += Vec::kSize) {
-      store(cached.load(j, d), out + int64_t{j} * padded + d);
-    }
-  }
-}
 
 /// Long dot products are summed by spans of so many terms, one after another: a single chain of 256
 /// would lose twice the accuracy of an ordinary matrix product.
@@ -196,10 +77,10 @@ inline void scores(const float* q, int num_vectors, int head_size, const float* 
 
 template <int kRows, typename T>
 inline void scores_in_place_sized(const float* q, int num_rows, int head_size,
-                                  const HeadRows<T>& keys, int64_t first, int count, float* out) {
+                                  const BlockRows<T>& keys, int count, float* out) {
   if constexpr (kRows > 1) {
     if (num_rows < kRows) {
-      return scores_in_place_sized<kRows - 1>(q, num_rows, head_size, keys, first, count, out);
+      return scores_in_place_sized<kRows - 1>(q, num_rows, head_size, keys, count, out);
     }
   }
   constexpr int kGroups = 2;  // chains of multiply-adds enough to hide their latency
@@ -209,7 +90,7 @@ inline void scores_in_place_sized(const float* q, int num_rows, int head_size,
       for (auto& row : sums) {
         for (Vec& sum : row) sum = zero();
       }
-      visit_columns<kGroups>(keys.from(begin), first + group, count - group,
+      visit_columns<kGroups>(keys.from(begin), group, count - group,
                              std::min(head_size - begin, kDotSpan), [&](int d, const Vec* columns) {
                                for (int m = 0; m < kRows; ++m) {
                                  const Vec x = broadcast(q[int64_t{m} * head_size + begin + d]);
@@ -229,9 +110,9 @@ inline void scores_in_place_sized(const float* q, int num_rows, int head_size,
 /// The same of keys in the cache, for at most kMaxRows query vectors: too few for the columns to be
 /// worth storing. The sums are those of `load_keys` and `scores`, bit by bit.
 template <typename T>
-void scores_in_place(const float* q, int num_vectors, int head_size, const HeadRows<T>& keys,
-                     int64_t first, int count, float* out) {
-  scores_in_place_sized<kMaxRows>(q, num_vectors, head_size, keys, first, count, out);
+void scores_in_place(const float* q, int num_vectors, int head_size, const BlockRows<T>& keys,
+                     int count, float* out) {
+  scores_in_place_sized<kMaxRows>(q, num_vectors, head_size, keys, count, out);
 }
 
 /// 2^x to about one unit in the last place for x <= 0, 1 exactly at 0, and exactly 0 at -infinity.

@@ -10,6 +10,8 @@ namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 constexpr int kSplit = 256;        // positions per split
 constexpr int kTileVectors = 128;  // query vectors that share one pass over K and V
 
+static_assert(kPageRows % kSplit == 0 && kSplit % kBlock == 0, "a page is made of whole splits");
+
 /// Consecutive rows of one sequence, and the splits they see.
 struct AttentionTile {
   int32_t sequence;
@@ -158,12 +160,11 @@ class TileAttention {
         is_chain_(shape.params.rows.ancestors == nullptr) {
     const KvCache& cache = shape.params.cache;
     const int64_t slot = shape.params.rows.cache_slots[tile.sequence];
-    const int64_t offset = slot * cache.slot_stride + kv_head * cache.head_stride;
-    const int64_t scales = (slot * cache.num_kv_heads + kv_head) * cache.num_rows;
-    keys_ = {static_cast<const T*>(cache.k) + offset, cache.row_stride,
-             cache.k_scales ? cache.k_scales + scales : nullptr};
-    values_ = {static_cast<const T*>(cache.v) + offset, cache.row_stride,
-               cache.v_scales ? cache.v_scales + scales : nullptr};
+    const int64_t head = kv_head * cache.head_stride, scales = kv_head * cache.scale_head_stride;
+    keys_ = {&cache, static_cast<const T*>(cache.k) + head,
+             cache.k_scales ? cache.k_scales + scales : nullptr, slot};
+    values_ = {&cache, static_cast<const T*>(cache.v) + head,
+               cache.v_scales ? cache.v_scales + scales : nullptr, slot};
     load_queries(shape, tile, kv_head, scratch.q);
   }
 
@@ -210,12 +211,14 @@ class TileAttention {
     const int head_size = shape_.head_size;
     const int count = *std::max_element(s.prefix_ends, s.prefix_ends + num_vectors_);
     const bool in_place = num_vectors_ <= kMaxRows;
+    const int64_t end = int64_t{tile_.last_position} + 1;
+    const BlockRows<T> keys = keys_.block(start, end), values = values_.block(start, end);
     if (count > 0 && in_place) {
-      scores_in_place(s.q, num_vectors_, head_size, keys_, start, count, s.weights);
+      scores_in_place(s.q, num_vectors_, head_size, keys, count, s.weights);
     } else if (count > 0) {
-      load_keys(keys_, start, count, head_size, s.keys);
+      load_keys(keys, count, head_size, s.keys);
       scores(s.q, num_vectors_, head_size, s.keys, count, s.weights, kBlock);
-      load_values(values_, start, count, head_size, shape_.padded, s.values);
+      load_values(values, count, head_size, shape_.padded, s.values);
     }
     const bool has_tail = !is_chain_ && start + kBlock > tile_.length;
     if (has_tail) place_tail_scores(start);
@@ -226,9 +229,9 @@ class TileAttention {
                         : 1.0f;
     }
     if (in_place && head_size == shape_.padded) {
-      add_block_values(CachedValues<T, true>{values_, start, head_size}, state);
+      add_block_values(CachedValues<T, true>{values, head_size}, state);
     } else if (in_place) {
-      add_block_values(CachedValues<T, false>{values_, start, head_size}, state);
+      add_block_values(CachedValues<T, false>{values, head_size}, state);
     } else {
       add_block_values(StoredValues{s.values, shape_.padded}, state);
     }
@@ -279,7 +282,8 @@ class TileAttention {
       for (int r = 0; r < tile_.num_rows; ++r) seen |= mask(r)[word];
       if (seen == 0) continue;
       const int count = 64 - __builtin_clzll(seen);
-      load_keys(keys_, tile_.length + word * kBlock, count, shape_.head_size, scratch_.keys);
+      load_keys(keys_.from_row(tile_.length + word * kBlock), count, shape_.head_size,
+                scratch_.keys);
       scores(scratch_.q, num_vectors_, shape_.head_size, scratch_.keys, count,
              scratch_.tail_scores + word * kBlock, shape_.max_nodes);
     }

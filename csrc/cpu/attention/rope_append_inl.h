@@ -78,9 +78,8 @@ void rope_append_head(const RopeAppendParams& p, int64_t row, int head) {
   const int sequence = p.rows.sequences[row];
   const int64_t slot = p.rows.cache_slots[sequence];
   const int64_t cache_row = int64_t{p.rows.lengths[sequence]} + p.rows.nodes[row];
-  const int64_t offset =
-      slot * cache.slot_stride + kv_head * cache.head_stride + cache_row * cache.row_stride;
-  const int64_t scale = (slot * cache.num_kv_heads + kv_head) * cache.num_rows + cache_row;
+  const int64_t offset = cache.row_offset(slot, kv_head, cache_row);
+  const int64_t scale = cache.scale_offset(slot, kv_head, cache_row);
   append_head(x, head_size, static_cast<T*>(cache.k) + offset,
               cache.k_scales ? cache.k_scales + scale : nullptr);
   append_head(x + int64_t{cache.num_kv_heads} * head_size, head_size,

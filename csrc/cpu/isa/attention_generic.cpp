@@ -5,6 +5,7 @@
 #include "cpu/isa/generic.h"
 #include "cpu/isa/attention_vec_generic.h"
 #include "cpu/rows/quantize_inl.h"
+#include "cpu/attention/cached_rows_inl.h"
 #include "cpu/attention/attention_block_inl.h"
 #include "cpu/attention/attention_tile_inl.h"
 #include "cpu/attention/tree_attention_inl.h"

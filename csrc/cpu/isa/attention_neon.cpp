@@ -6,6 +6,7 @@
 #include "cpu/isa/neon.h"
 #include "cpu/isa/attention_vec_neon.h"
 #include "cpu/rows/quantize_inl.h"
+#include "cpu/attention/cached_rows_inl.h"
 #include "cpu/attention/attention_block_inl.h"
 #include "cpu/attention/attention_tile_inl.h"
 #include "cpu/attention/tree_attention_inl.h"

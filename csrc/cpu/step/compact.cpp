@@ -14,11 +14,13 @@ void compact_cache(const CompactParams& p, char* cache) {
     const int64_t slot = p.cache_slots ? p.cache_slots[b] : b;
     const int32_t* path = p.path + int64_t{b} * p.max_path;
     for (int32_t g = 0; g < p.num_kv_heads; ++g) {
-      char* rows = cache + slot * p.slot_stride + g * p.head_stride + p.length[b] * p.row_stride;
+      const auto row = [&](int64_t node) {
+        return cache + g * p.head_stride +
+               p.page_table.row_offset(slot, p.length[b] + node, p.slot_stride, p.row_stride);
+      };
       for (int32_t i = 0; i < p.count[b]; ++i) {
         if (path[i] == i) continue;
-        std::memcpy(rows + i * p.row_stride, rows + path[i] * p.row_stride,
-                    static_cast<size_t>(p.row_bytes));
+        std::memcpy(row(i), row(path[i]), static_cast<size_t>(p.row_bytes));
       }
     }
   }

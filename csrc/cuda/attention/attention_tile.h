@@ -1,6 +1,8 @@
 // Sizes of the tensor-core attention kernel by head size.
 #pragma once
 
+#include "core/params/cache.h"
+
 namespace medusa::cuda {
 
 /// Sizes that follow from the head size. Rows of a tile in shared memory are 16 bytes longer than
@@ -10,6 +12,7 @@ template <int kHeadSize>
 struct AttentionTile {
   static constexpr int kRows = 16;                         // of a warp
   static constexpr int kKeys = kHeadSize <= 80 ? 64 : 32;  // of a tile of K or V
+  static_assert(kPageRows % kKeys == 0, "a page's end cuts no tile");
   static constexpr int kMaxWarps = kHeadSize <= 128 ? 8 : 4;
   static constexpr int kStride = kHeadSize + 8;  // 16-bit elements
   static constexpr int kTileElements = kKeys * kStride;

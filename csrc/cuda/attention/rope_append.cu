@@ -68,8 +68,7 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
   const int sequence = rows.sequences[row];
   const int64_t cache_row = int64_t{rows.lengths[sequence]} + rows.nodes[row];
   T* out = static_cast<T*>(is_key ? cache.k : cache.v) +
-           rows.cache_slots[sequence] * cache.slot_stride + kv_head * cache.head_stride +
-           cache_row * cache.row_stride;
+           cache.row_offset(rows.cache_slots[sequence], kv_head, cache_row);
   if (is_key) {
     rotate_head(params, head, params.k_norm, position, lane, out);
   } else {

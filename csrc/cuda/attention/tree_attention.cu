@@ -68,10 +68,9 @@ __global__ void __launch_bounds__(kWarps* kWarp) float_attention_kernel(Attentio
 
   const int head = static_cast<int>(index % args.num_query_heads);
   const int sequence = rows.sequences[row], length = rows.lengths[sequence];
-  const int64_t base =
-      rows.cache_slots[sequence] * cache.slot_stride + head / args.group * cache.head_stride;
-  const float* k = static_cast<const float*>(cache.k) + base;
-  const float* v = static_cast<const float*>(cache.v) + base;
+  const int slot = rows.cache_slots[sequence], kv_head = head / args.group;
+  const float* k = static_cast<const float*>(cache.k);
+  const float* v = static_cast<const float*>(cache.v);
   const float* q =
       static_cast<const float*>(args.q) + row * args.q_row_stride + head * cache.head_size;
   const int end_key = length + rows.nodes[row] + 1;
@@ -86,7 +85,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) float_attention_kernel(Attentio
     float score = negative_infinity();
     if (sees) {
       score = 0;
-      const float* key = k + (first + lane) * cache.row_stride;
+      const float* key = k + cache.row_offset(slot, kv_head, first + lane);
       for (int i = 0; i < cache.head_size; ++i) score = fmaf(q[i], key[i], score);
       score *= args.scale;
     }
@@ -107,7 +106,8 @@ __global__ void __launch_bounds__(kWarps* kWarp) float_attention_kernel(Attentio
 #pragma unroll 1  // more keys at once would not fit the registers
       for (int j = 0; j < min(kWarp, end_key - first); ++j) {
         if (weight[j] == 0) continue;
-        out[i] = fmaf(weight[j], v[(first + j) * cache.row_stride + column], out[i]);
+        const float* value = v + cache.row_offset(slot, kv_head, first + j);
+        out[i] = fmaf(weight[j], value[column], out[i]);
       }
     }
   }

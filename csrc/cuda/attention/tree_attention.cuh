@@ -118,18 +118,22 @@ __device__ __forceinline__ uint32_t load_q_pair(const AttentionArgs& args, int64
   return *reinterpret_cast<const uint32_t*>(static_cast<const T*>(args.q) + offset);
 }
 
-/// Starts the copy of one tile of K and of V; rows from end_key on become zeros, so that weights of
-/// zero times whatever the cache holds there cannot be NaN.
+/// Starts the copy of tile `tile` of K and of V of a block; rows from end_key on become zeros, so
+/// that weights of zero times whatever the cache holds there cannot be NaN.
 template <typename T, int kHeadSize>
-__device__ __forceinline__ void copy_tile(const T* k, const T* v, int64_t row_stride, int first_key,
-                                          int end_key, T* shared) {
+__device__ __forceinline__ void copy_tile(const KvCache& cache, int64_t slot,
+                                          const AttentionBlock& block, int tile, T* shared) {
   using Tile = AttentionTile<kHeadSize>;
   constexpr int kUnits = kHeadSize / 8;
+  const int first_key = tile * Tile::kKeys;
+  const int64_t first = cache.row_offset(slot, block.kv_head, first_key);
+  const T* k = static_cast<const T*>(cache.k) + first;
+  const T* v = static_cast<const T*>(cache.v) + first;
   for (int i = static_cast<int>(threadIdx.x); i < Tile::kKeys * kUnits;
        i += static_cast<int>(blockDim.x)) {
     const int key = i / kUnits, unit = i % kUnits;
-    const bool valid = first_key + key < end_key;
-    const int64_t offset = (first_key + key) * row_stride + unit * 8;
+    const bool valid = first_key + key < block.end_key;
+    const int64_t offset = key * cache.row_stride + unit * 8;
     T* to = shared + key * Tile::kStride + unit * 8;
     cp_async_16(to, k + offset, valid);
     cp_async_16(to + Tile::kTileElements, v + offset, valid);
@@ -337,15 +341,11 @@ __global__ void __launch_bounds__(AttentionTile<kHeadSize>::kMaxWarps* kWarp)
                 static_cast<int>(threadIdx.x) / kWarp * Tile::kRows * Tile::kStride;
   const int64_t slot =
       args.rows.cache_slots[static_cast<int>(blockIdx.z) / args.cache.num_kv_heads];
-  const int64_t base = slot * args.cache.slot_stride + block.kv_head * args.cache.head_stride;
-  const T* k = static_cast<const T*>(args.cache.k) + base;
-  const T* v = static_cast<const T*>(args.cache.v) + base;
   const float scale_log2 = args.scale * kLog2E;
 
   WarpAttention<T, kHeadSize> warp;
   if (block.first_tile < block.end_tile) {
-    copy_tile<T, kHeadSize>(k, v, args.cache.row_stride, block.first_tile * Tile::kKeys,
-                            block.end_key, shared);
+    copy_tile<T, kHeadSize>(args.cache, slot, block, block.first_tile, shared);
     warp.load_q(args, rows, shared_q);
   }
   warp.start();
@@ -353,7 +353,7 @@ __global__ void __launch_bounds__(AttentionTile<kHeadSize>::kMaxWarps* kWarp)
   for (int tile = block.first_tile; tile < block.end_tile; ++tile) {
     const T* here = shared + (tile - block.first_tile) % 2 * 2 * Tile::kTileElements;
     if (tile + 1 < block.end_tile) {
-      copy_tile<T, kHeadSize>(k, v, args.cache.row_stride, (tile + 1) * Tile::kKeys, block.end_key,
+      copy_tile<T, kHeadSize>(args.cache, slot, block, tile + 1,
                               shared + (tile + 1 - block.first_tile) % 2 * 2 * Tile::kTileElements);
       cp_async_wait<1>();
     } else {

@@ -24,10 +24,15 @@ __global__ void __launch_bounds__(kThreads) compact_kernel(CompactParams params)
   const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (column >= params.num_kv_heads * units) return;
   const int64_t slot = params.cache_slots != nullptr ? params.cache_slots[b] : b;
-  auto* base = static_cast<unsigned char*>(params.caches[blockIdx.y]) + slot * params.slot_stride +
+  auto* base = static_cast<unsigned char*>(params.caches[blockIdx.y]) +
                column / units * params.head_stride +
-               column % units * static_cast<int64_t>(sizeof(Unit)) +
-               params.length[b] * params.row_stride;
+               column % units * static_cast<int64_t>(sizeof(Unit));
+  const int64_t length = params.length[b];
+  const auto row = [&](int node) {
+    return reinterpret_cast<Unit*>(base + params.page_table.row_offset(slot, length + node,
+                                                                       params.slot_stride,
+                                                                       params.row_stride));
+  };
 
   int begin = 0;
   while (begin < count && path[begin] == begin) ++begin;
@@ -36,15 +41,11 @@ __global__ void __launch_bounds__(kThreads) compact_kernel(CompactParams params)
     Unit rows[kBatch];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      if (begin + i < count) {
-        rows[i] = *reinterpret_cast<const Unit*>(base + path[begin + i] * params.row_stride);
-      }
+      if (begin + i < count) rows[i] = *row(path[begin + i]);
     }
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      if (begin + i < count) {
-        *reinterpret_cast<Unit*>(base + (begin + i) * params.row_stride) = rows[i];
-      }
+      if (begin + i < count) *row(begin + i) = rows[i];
     }
   }
 }

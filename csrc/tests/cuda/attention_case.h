@@ -9,6 +9,7 @@
 
 #include "core/token_tree.h"
 #include "tests/cuda/device.h"
+#include "tests/paged_rows.h"
 
 namespace medusa::cuda::testing {
 
@@ -131,6 +132,54 @@ struct AttentionCase {
     }
     return values;
   }
+};
+
+/// K and V of a case on the device, in one run per slot or in shuffled pages.
+class DeviceCache {
+ public:
+  DeviceCache(const AttentionCase& c, DType dtype, bool in_pages, const std::vector<float>& k,
+              const std::vector<float>& v)
+      : row_bytes_(c.shape.head_size * dtype_bytes(dtype)),
+        num_heads_(c.shape.num_kv_heads),
+        in_pages_(in_pages),
+        paged_(c.shape.num_sequences, c.cache_rows),
+        pages_(paged_.pages),
+        k_(cut(encode(dtype, k))),
+        v_(cut(encode(dtype, v))) {
+    params.dtype = dtype;
+    params.num_kv_heads = num_heads_;
+    params.head_size = c.shape.head_size;
+    params.num_rows = c.cache_rows;
+    params.row_stride = c.shape.head_size;
+    params.head_stride = params.row_stride * (in_pages ? kPageRows : c.cache_rows);
+    params.slot_stride = params.head_stride * num_heads_;
+    params.k = k_.data();
+    params.v = v_.data();
+    if (in_pages) params.page_table = paged_.table(pages_.data());
+  }
+
+  std::vector<float> k() const { return joined(k_); }
+  std::vector<float> v() const { return joined(v_); }
+
+  KvCache params;
+
+ private:
+  /// Bytes of 0xff, NaN in every type, where no row is.
+  std::vector<unsigned char> cut(const std::vector<unsigned char>& plane) const {
+    return in_pages_ ? paged_.cut(plane, num_heads_, row_bytes_, static_cast<unsigned char>(0xff))
+                     : plane;
+  }
+  std::vector<float> joined(const DeviceVector<unsigned char>& plane) const {
+    const std::vector<unsigned char> bytes = plane.host();
+    return decode(params.dtype, in_pages_ ? paged_.joined(bytes, num_heads_, row_bytes_) : bytes);
+  }
+
+  int64_t row_bytes_;
+  int32_t num_heads_;
+  bool in_pages_;
+  PagedRows paged_;
+  DeviceVector<int32_t> pages_;
+  DeviceVector<unsigned char> k_, v_;
 };
 
 struct AttentionReference {

@@ -116,14 +116,14 @@ TEST(Quantize, Converts) {
 struct RopeShape {
   DType dtype;
   int head_size, group, kv_heads;
-  bool has_norms;
+  bool has_norms, in_pages;
 };
 
 void check_rope(const RopeShape& s) {
   SCOPED_TRACE(::testing::Message() << dtype_name(s.dtype) << " D " << s.head_size);
   AttentionShape shape;
   shape.num_nodes = 5;
-  shape.length = 9;
+  shape.length = 254;  // rows on either side of a page's end
   shape.num_sequences = 2;
   shape.group = s.group;
   shape.num_kv_heads = s.kv_heads;
@@ -134,17 +134,16 @@ void check_rope(const RopeShape& s) {
   const int heads = c.num_query_heads() + 2 * s.kv_heads;
   std::mt19937 random(4);
   const std::vector<float> qkv = random_floats(static_cast<size_t>(c.num_rows) * heads * d, random);
-  const std::vector<float> cos_sin = random_floats(100 * static_cast<size_t>(d), random);
+  const std::vector<float> cos_sin = random_floats(300 * static_cast<size_t>(d), random);
   const std::vector<float> norm = random_floats(d, random);
   const DeviceVector<int32_t> sequences(c.sequences), positions(c.positions), nodes(c.nodes),
       first_rows(c.first_rows), slots(c.cache_slots), lengths(c.lengths);
   const DeviceVector<float> device_cos_sin(cos_sin), device_norm(norm);
-  const size_t cache_size = c.cache_index(2, 0, 0);
+  const std::vector<float> unwritten(c.cache_index(2, 0, 0), std::nanf(""));
 
   under_schedules([&] {
     const DeviceVector<float> device_qkv(qkv);
-    const DeviceVector<unsigned char> k(cache_size * static_cast<size_t>(dtype_bytes(s.dtype)));
-    const DeviceVector<unsigned char> v(k.size());
+    const DeviceCache cache(c, s.dtype, s.in_pages, unwritten, unwritten);
     RopeAppendParams params;
     params.rows.num_rows = c.num_rows;
     params.rows.num_sequences = 2;
@@ -154,17 +153,7 @@ void check_rope(const RopeShape& s) {
     params.rows.first_rows = first_rows.data();
     params.rows.cache_slots = slots.data();
     params.rows.lengths = lengths.data();
-    params.cache = {s.dtype,
-                    s.kv_heads,
-                    d,
-                    c.cache_rows,
-                    int64_t{d} * c.cache_rows * s.kv_heads,
-                    int64_t{d} * c.cache_rows,
-                    d,
-                    k.data(),
-                    v.data(),
-                    nullptr,
-                    nullptr};
+    params.cache = cache.params;
     params.num_query_heads = c.num_query_heads();
     params.qkv = device_qkv.data();
     params.cos_sin = device_cos_sin.data();
@@ -175,7 +164,7 @@ void check_rope(const RopeShape& s) {
     ASSERT_EQ(cudaSuccess, rope_append(context, params));
 
     const std::vector<float> q_out = device_qkv.host();
-    const std::vector<float> k_out = decode(s.dtype, k.host()), v_out = decode(s.dtype, v.host());
+    const std::vector<float> k_out = cache.k(), v_out = cache.v();
     int written = 0;
     for (int row = 0; row < c.first_rows.back(); ++row) {
       const int b = c.sequences[row];
@@ -221,10 +210,12 @@ void check_rope(const RopeShape& s) {
 }
 
 TEST(RopeAppend, RotatesAndAppends) {
-  check_rope({DType::kFloat32, 64, 3, 1, false});
-  check_rope({DType::kBFloat16, 80, 1, 2, true});
-  check_rope({DType::kFloat16, 128, 4, 2, true});
-  check_rope({DType::kBFloat16, 256, 1, 1, false});
+  for (const bool in_pages : {false, true}) {
+    check_rope({DType::kFloat32, 64, 3, 1, false, in_pages});
+    check_rope({DType::kBFloat16, 80, 1, 2, true, in_pages});
+    check_rope({DType::kFloat16, 128, 4, 2, true, in_pages});
+    check_rope({DType::kBFloat16, 256, 1, 1, false, in_pages});
+  }
 }
 
 struct LinearShape {

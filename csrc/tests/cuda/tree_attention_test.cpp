@@ -27,7 +27,7 @@ std::string describe(const AttentionShape& s, Splits splits) {
 /// A case on the device.
 class DeviceCase {
  public:
-  explicit DeviceCase(const AttentionCase& c)
+  explicit DeviceCase(const AttentionCase& c, bool in_pages = false)
       : sequences_(c.sequences),
         positions_(c.positions),
         nodes_(c.nodes),
@@ -35,8 +35,7 @@ class DeviceCase {
         cache_slots_(c.cache_slots),
         lengths_(c.lengths),
         ancestors_(c.ancestors),
-        k_(encode(c.shape.dtype, c.k)),
-        v_(encode(c.shape.dtype, c.v)),
+        cache_(c, c.shape.dtype, in_pages, c.k, c.v),
         q_(encode(c.shape.q_dtype, c.q)) {
     RowTable& rows = params.rows;
     rows.num_rows = c.num_rows;
@@ -49,16 +48,7 @@ class DeviceCase {
     rows.cache_slots = cache_slots_.data();
     rows.lengths = lengths_.data();
     rows.ancestors = c.ancestors.empty() ? nullptr : ancestors_.data();
-    KvCache& cache = params.cache;
-    cache.dtype = c.shape.dtype;
-    cache.num_kv_heads = c.shape.num_kv_heads;
-    cache.head_size = c.shape.head_size;
-    cache.num_rows = c.cache_rows;
-    cache.row_stride = c.shape.head_size;
-    cache.head_stride = cache.row_stride * c.cache_rows;
-    cache.slot_stride = cache.head_stride * c.shape.num_kv_heads;
-    cache.k = k_.data();
-    cache.v = v_.data();
+    params.cache = cache_.params;
     params.num_query_heads = c.num_query_heads();
     params.sliding_window = c.shape.window;
     params.scale = c.scale();
@@ -72,11 +62,12 @@ class DeviceCase {
  private:
   DeviceVector<int32_t> sequences_, positions_, nodes_, first_rows_, cache_slots_, lengths_;
   DeviceVector<uint64_t> ancestors_;
-  DeviceVector<unsigned char> k_, v_, q_;
+  DeviceCache cache_;
+  DeviceVector<unsigned char> q_;
 };
 
-std::vector<float> run(const AttentionCase& c, Splits splits) {
-  DeviceCase device(c);
+std::vector<float> run(const AttentionCase& c, Splits splits, bool in_pages = false) {
+  DeviceCase device(c, in_pages);
   TreeAttentionParams& params = device.params;
   const int multiprocessors = splits == Splits::kOne ? 1 : 64;
   TestContext context(workspace_bytes(params, multiprocessors), multiprocessors);
@@ -185,6 +176,26 @@ TEST(TreeAttention, SplitsOfALongPrefix) {
     shape.group = 2;
     shape.window = window;
     for (const Splits splits : {Splits::kBalanced, Splits::kFixed}) check(shape, splits);
+  }
+}
+
+TEST(TreeAttention, PagesChangeNoBit) {
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
+    for (const int window : {0, 300}) {
+      AttentionShape shape;
+      shape.dtype = shape.q_dtype = dtype;
+      shape.num_sequences = 2;
+      shape.num_nodes = 70;
+      shape.length = 700;
+      shape.group = 2;
+      shape.head_size = window == 0 ? 64 : 128;  // tiles of 64 and of 32 keys
+      shape.window = window;
+      const AttentionCase c(shape);
+      for (const Splits splits : {Splits::kOne, Splits::kBalanced, Splits::kFixed}) {
+        SCOPED_TRACE(describe(shape, splits));
+        EXPECT_EQ(run(c, splits, true), run(c, splits));
+      }
+    }
   }
 }
 
