@@ -13,20 +13,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-# Known defaults at the start of llama_context_params: n_ctx, n_batch, n_ubatch, n_seq_max. Other
-# values mean another layout, which must not be guessed at.
-_CONTEXT_DEFAULTS: Final = [512, 2048, 512, 1]
-_ROOM: Final = 1024
+_MOST_PARAMETER_BYTES: Final = 1024
 
 
-class _Params(ctypes.Structure):
-    """A parameter struct handed through by value; longer than any version's, so that the callee
-    finds all it reads."""
+class _Parameters(ctypes.Structure):
+    """What the library's own constructor of default parameters returns: handed back as it is,
+    never looked into. Longer than any version's, so that the library finds all it reads."""
 
-    _fields_ = (("words", ctypes.c_uint32 * 256),)
+    _fields_ = (("opaque", ctypes.c_byte * _MOST_PARAMETER_BYTES),)
 
 
 class _Batch(ctypes.Structure):
+    """llama_batch, as llama.h documents it."""
+
     _fields_ = (
         ("n_tokens", ctypes.c_int32),
         ("token", ctypes.POINTER(ctypes.c_int32)),
@@ -55,9 +54,10 @@ def _library() -> ctypes.CDLL:
     import xllamacpp
 
     library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
-    library.llama_model_default_params.restype = _Params
-    library.llama_context_default_params.restype = _Params
+    library.llama_model_default_params.restype = _Parameters
+    library.llama_context_default_params.restype = _Parameters
     library.llama_batch_init.restype = _Batch
+    library.llama_n_ctx.restype = ctypes.c_uint32
     for name in ("llama_model_load_from_file", "llama_init_from_model", "llama_get_memory"):
         getattr(library, name).restype = ctypes.c_void_p
     library.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
@@ -69,10 +69,13 @@ def _library() -> ctypes.CDLL:
 
 
 class LlamaCpp:
-    """A GGUF file in llama.cpp, one sequence. Close it, or use it in a `with` block."""
+    """A GGUF file in llama.cpp, one sequence of the library's default context (512 tokens).
 
-    def __init__(self, path: Path, threads: int, vocab_size: int, context: int = _ROOM) -> None:
-        """Raises RuntimeError if the library has an unknown interface or the load fails."""
+    Close it, or use it in a `with` block.
+    """
+
+    def __init__(self, path: Path, threads: int, vocab_size: int) -> None:
+        """Raises RuntimeError if the load fails."""
         self._library = library = _library()
         self._vocab_size = vocab_size
         self._model = library.llama_model_load_from_file(
@@ -80,16 +83,15 @@ class LlamaCpp:
         )
         if not self._model:
             raise RuntimeError(f"llama.cpp could not load {path}")
-        params = library.llama_context_default_params()
-        if params.words[:4] != _CONTEXT_DEFAULTS:
-            raise RuntimeError(f"{version()}: llama_context_params has an unknown layout")
-        params.words[0] = context
-        self._context = library.llama_init_from_model(ctypes.c_void_p(self._model), params)
+        self._context = library.llama_init_from_model(
+            ctypes.c_void_p(self._model), library.llama_context_default_params()
+        )
         if not self._context:
             raise RuntimeError(f"llama.cpp could not make a context for {path}")
         library.llama_set_n_threads(self._handle, threads, threads)
         self._memory = ctypes.c_void_p(library.llama_get_memory(self._handle))
-        self._batch = library.llama_batch_init(context, 0, 1)
+        self._room = int(library.llama_n_ctx(self._handle))
+        self._batch = library.llama_batch_init(self._room, 0, 1)
 
     @property
     def _handle(self) -> ctypes.c_void_p:
@@ -100,8 +102,12 @@ class LlamaCpp:
     ) -> None:
         """One forward at `position`, forgetting what was there and behind.
 
-        logits: of "all" rows, as verifying needs, or of the "last" one.
+        logits: of "all" rows, as verifying needs, or of the "last" one. Raises ValueError if the
+        context ends before the rows do.
         """
+        if position + len(tokens) > self._room:
+            need = f"at most the context's {self._room} tokens"
+            raise ValueError(f"llama.cpp: needs {need}, got {position + len(tokens)}")
         self._library.llama_memory_seq_rm(self._memory, 0, position, -1)
         batch = self._batch
         batch.n_tokens = len(tokens)
