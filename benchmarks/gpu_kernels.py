@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
-from time import perf_counter
 from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from medusa_ext import ops
 from medusa_ext.drafting.trees import default_trees
 
-_REPEATS: Final = 7
-_SECONDS_PER_REPEAT: Final = 0.02
+_SECONDS: Final = 0.15
 
 
 @dataclass(frozen=True)
@@ -34,34 +32,17 @@ LLAMA_SHAPES: Final = (
 )
 
 
-def seconds_of(work: Callable[[], Any], device: str) -> float:
+def seconds_of(work: Callable[[], Any]) -> float:
     """Median seconds of one call, the device's work included."""
-
-    def wait() -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    work()
-    wait()
-    start = perf_counter()
-    work()
-    wait()
-    calls = max(1, int(_SECONDS_PER_REPEAT / max(perf_counter() - start, 1e-7)))
-    times = []
-    for _ in range(_REPEATS):
-        start = perf_counter()
-        for _ in range(calls):
-            work()
-        wait()
-        times.append((perf_counter() - start) / calls)
-    return median(times)
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=_SECONDS).median)
 
 
 def device_bandwidth(device: str, num_bytes: int) -> float:
     """Bytes per second of reading and writing memory: a large copy on the device."""
     source = torch.empty(num_bytes // 4, dtype=torch.float32, device=device).fill_(1.0)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / seconds_of(lambda: target.copy_(source), device)
+    return 2 * source.nbytes / seconds_of(lambda: target.copy_(source))
 
 
 def tree_parents(num_nodes: int, device: str) -> Tensor:
@@ -122,13 +103,13 @@ def _bench_attention(
         )
 
     error = (ours().float() - sdpa().transpose(1, 2).float()).abs().max().item()
-    seconds = seconds_of(ours, device)
+    seconds = seconds_of(ours)
     row: dict[str, Any] = {
         "shape": shape.name,
         "num_nodes": num_nodes,
         "length": length,
         "tree_attention_us": 1e6 * seconds,
-        "sdpa_us": 1e6 * seconds_of(sdpa, device),
+        "sdpa_us": 1e6 * seconds_of(sdpa),
         "cache_bytes_per_second": (k.nbytes + v.nbytes) / seconds,
         "max_error": error,
     }
@@ -151,7 +132,7 @@ def _flex_attention(
         blocks = create_block_mask(sees, None, None, mask.shape[0], mask.shape[1], device=device)
         compiled: Any = torch.compile(flex_attention)
         work = lambda: compiled(q, k, v, block_mask=blocks, enable_gqa=grouped)  # noqa: E731
-        return 1e6 * seconds_of(work, device)
+        return 1e6 * seconds_of(work)
     except Exception as error:  # its compiler refuses some shapes, each release others
         return f"not timed: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
 
@@ -184,8 +165,8 @@ def bench_compact(
     return {
         "shape": shape.name,
         "num_layers": num_layers,
-        "compact_us": 1e6 * seconds_of(ours, device),
-        "index_select_us": 1e6 * seconds_of(select, device),
+        "compact_us": 1e6 * seconds_of(ours),
+        "index_select_us": 1e6 * seconds_of(select),
         "moved_bytes": sum(rows.nbytes for rows in moved),
         "is_exact": is_exact,
     }
