@@ -30,7 +30,7 @@ def measure_batches(setting: Setting) -> Iterator[Row]:
     sets = read_prompts(max(BATCHES)).values()
     prompts = [prompt for turn in zip(*sets, strict=False) for prompt in turn]
     for name, storage in BATCH_FORMATS:
-        setting.progress.step(f"batches: {name}")
+        setting.begin(f"batches: {name}")
         model = load(setting.files(storage), device="cpu")
         encoded = [encode_chat(model.tokenizer, prompt) for prompt in prompts]
         for batch in BATCHES:

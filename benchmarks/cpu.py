@@ -10,20 +10,23 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from medusa_ext import _C
 from medusa_ext.files import processor_fields, processor_name
 
+from .attention import measure_attention
 from .batches import BATCH_FORMATS, measure_batches
-from .engine import measure_attention, measure_memory, measure_overhead
 from .fastest import measure_fastest
 from .format_table import FORMATS
 from .formats import measure_formats
 from .gguf_files import gguf_file
 from .limits import Limits, MemoryReader, measure_limits
 from .native import ProbeError
+from .overhead import measure_memory, measure_overhead
 from .quality import measure_quality
 from .rows import Row
-from .setting import FULL, QUICK, SECTIONS, Progress, Setting, Sizes
+from .setting import FULL, QUICK, SECTIONS, Setting, Sizes
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ def measure_cpu(
     torch.set_num_threads(threads)
     sections = tuple(only) or SECTIONS
     setting = Setting(sizes or (QUICK if quick else FULL), sections, threads, files=files)
-    setting.progress = Progress(_num_parts(sections))
-    setting.progress.step("limits of the machine")
+    setting.progress = tqdm(total=_num_parts(sections), unit="part", leave=False, disable=None)
+    setting.begin("limits of the machine")
     try:
         setting.limits = measure_limits(_C.default_isa(), threads, setting.sizes.repeats + 2)
         setting.memory = MemoryReader(_C.default_isa(), threads)
@@ -79,7 +82,7 @@ def measure_cpu(
     else:
         limits_rows = []
     rows = [*limits_rows, *_measure(setting)]
-    setting.progress.end()
+    setting.progress.close()
     return Report(_machine(threads), _peers(), setting.sizes, setting.limits, rows)
 
 

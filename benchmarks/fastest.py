@@ -36,7 +36,7 @@ def measure_fastest(setting: Setting) -> Iterator[Row]:
     """Tokens per second of both sides' best configuration: the mean of the sets' own means."""
     if not setting.wants("fastest"):
         return
-    setting.progress.step("fastest: loading")
+    setting.begin("fastest: loading")
     models = {"lookup": load(setting.files("Q4_1"), heads=None, device="cpu")}
     with_heads = load(setting.files("Q4_1"), device="cpu")
     if with_heads.heads is not None:
@@ -75,7 +75,7 @@ def _speeds(
         sides[name] = partial(_ours, model, prompts, count, {"tree": "auto"})
     for name, server in servers.items():
         sides[name] = partial(_theirs, server, prompts, count)
-    setting.progress.step(f"fastest: {set_name} prompts")
+    setting.begin(f"fastest: {set_name} prompts")
     return interleaved(sides, setting.sizes.repeats, lead_in=False)
 
 

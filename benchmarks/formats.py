@@ -28,10 +28,10 @@ def measure_formats(setting: Setting) -> Iterator[Row]:
             bench = _FormatBench(setting, chosen, stack, peers)
             for section, part in bench.parts().items():
                 if setting.wants(section):
-                    setting.progress.step(f"{chosen.name}: {section}")
+                    setting.begin(f"{chosen.name}: {section}")
                     yield from part()
             if setting.wants("arithmetic") or setting.wants("rest"):
-                setting.progress.step(f"{chosen.name}: parts of a step")
+                setting.begin(f"{chosen.name}: parts of a step")
                 yield from bench.step_parts()
 
 

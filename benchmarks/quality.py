@@ -85,7 +85,7 @@ def measure_quality(setting: Setting) -> Iterator[Row]:
         ("int8", "F32", "int8"),
         ("int4", "Q4_1", "auto"),
     ):
-        setting.progress.step(f"perplexity: {name}")
+        setting.begin(f"perplexity: {name}")
         ours = Ours(setting.files(storage), dtype, WINDOW + 8, WINDOW)
         ours.session.keep_logits(True)
         if windows is None:
@@ -95,7 +95,7 @@ def measure_quality(setting: Setting) -> Iterator[Row]:
         del ours
     assert windows is not None
     for storage in ("Q8_0", "Q4_1"):
-        setting.progress.step(f"perplexity: llama.cpp {storage}")
+        setting.begin(f"perplexity: llama.cpp {storage}")
         with LlamaCpp(setting.files(storage), setting.threads, vocab_size) as llama:
             figures[f"llama.cpp {storage}"] = perplexity(partial(_llama_logits, llama), windows)
     note = f"{windows.size} tokens of the standard library's docstrings, windows of {WINDOW}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
-from typing import Final
+from typing import Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from medusa_ext.drafting.trees import Tree
 
@@ -75,7 +74,12 @@ class Setting:
     limits: Limits | None = None
     memory: MemoryReader | None = None
     files: Callable[[str], Path] = gguf_file
-    progress: Progress = field(default_factory=lambda: Progress(0))
+    progress: tqdm[NoReturn] = field(default_factory=lambda: tqdm(disable=True))
+
+    def begin(self, part: str) -> None:
+        """Another part begins: shown where there is a progress bar."""
+        self.progress.set_description(part, refresh=False)
+        self.progress.update()
 
     def wants(self, section: str) -> bool:
         """Whether a section was asked for."""
@@ -88,30 +92,6 @@ class Setting:
     def tokens(self, count: int, vocab_size: int) -> npt.NDArray[np.int32]:
         """Arbitrary, always the same tokens."""
         return np.random.default_rng(count).integers(0, vocab_size, count, dtype=np.int32)
-
-
-class Progress:
-    """One line on standard error, if that is a terminal: share done, time, what is measured."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
-        self._start = monotonic()
-        self._shown = sys.stderr.isatty()
-
-    def step(self, what: str) -> None:
-        """Another part begins."""
-        if self._shown and self._total:
-            filled = 24 * self._done // self._total
-            bar = "#" * filled + "." * (24 - filled)
-            line = f"[{bar}] {monotonic() - self._start:4.0f} s  {what}"
-            print(f"\r{line:<79.79}", end="", file=sys.stderr, flush=True)
-        self._done += 1
-
-    def end(self) -> None:
-        """Wipes the line."""
-        if self._shown and self._total:
-            print("\r" + " " * 79 + "\r", end="", file=sys.stderr, flush=True)
 
 
 def chain(num_nodes: int) -> Tree:

@@ -1,22 +1,19 @@
-"""The parts measured once: Python's share of a step, the attention operator, memory."""
+"""What comes on top of forwards and weights: a step's time outside its forward, and memory."""
 
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from medusa_ext.api import generate, load
 from medusa_ext.engine.model import Model
 from medusa_ext.engine.results import PHASES
 
-from .rows import Row, interleaved, seconds_of
+from .rows import Row, interleaved
 from .setting import Setting
 
 _OUTSIDE: Final = tuple(phase for phase in PHASES if phase not in ("prefill", "verify"))
@@ -26,7 +23,7 @@ def measure_overhead(setting: Setting) -> Iterator[Row]:
     """What `generate` adds to each step's forward, without heads."""
     if not setting.wants("overhead"):
         return
-    setting.progress.step("generate outside the forward")
+    setting.begin("generate outside the forward")
     model = load(setting.files("Q4_1"), heads=None, device="cpu")
     prompt = setting.tokens(setting.sizes.prompt_tokens, model.config.vocab_size).tolist()
     count = min(setting.sizes.new_tokens, 128)
@@ -43,99 +40,6 @@ def measure_overhead(setting: Setting) -> Iterator[Row]:
 def _outside(model: Model, prompt: list[int], count: int, how: dict[str, Any]) -> float:
     stats = generate(model, prompt, count, ignore_eos=True, **how).stats
     return sum(float(stats.seconds[phase]) for phase in _OUTSIDE) / max(int(stats.steps), 1)
-
-
-# Heads and layers of the default model; all layers' caches together do not fit any cache.
-_QUERY_HEADS, _KV_HEADS, _HEAD_SIZE, _LAYERS = 9, 3, 64, 30
-
-
-def measure_attention(setting: Setting) -> Iterator[Row]:
-    """tree_attention in bfloat16 against torch's SDPA with a mask, over all layers' caches.
-
-    Both work on tensors as torch allocates them. The share of the read bandwidth is that of caches
-    in huge pages, where sessions keep theirs.
-    """
-    if not setting.wants("attention"):
-        return
-    import torch
-
-    from medusa_ext import ops
-
-    setting.progress.step("attention")
-    context = setting.sizes.attention_context
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator).to(torch.bfloat16)
-
-    nodes = 16
-    shape = (_LAYERS, 2, 1, _KV_HEADS, context + nodes, _HEAD_SIZE)
-    caches = [(normal(*shape[2:]), normal(*shape[2:])) for _ in range(_LAYERS)]
-    # numpy asks for huge pages.
-    memory = torch.from_numpy(np.empty(math.prod(shape), dtype=np.int16)).view(torch.bfloat16)
-    huge_caches = memory.normal_(generator=generator).view(shape).unbind()
-    lengths = torch.tensor([context], dtype=torch.int32)
-
-    def ours(count: int, caches: Iterable[Iterable[torch.Tensor]]) -> Callable[[], float]:
-        q = normal(1, count, _QUERY_HEADS, _HEAD_SIZE)
-        # The root's children have one child each: paths of all lengths, no plain chain.
-        parents = torch.tensor([[-1, *[(i - 1) // 2 for i in range(1, count)]]], dtype=torch.int32)
-
-        def run() -> None:
-            for k, v in caches:
-                ops.tree_attention(q, k, v, lengths, parents)
-
-        return lambda: seconds_of(run) / _LAYERS
-
-    def sdpa(repeat_heads: bool) -> Callable[[], float]:
-        q = normal(1, _QUERY_HEADS, nodes, _HEAD_SIZE)
-        mask = torch.ones(nodes, context + nodes, dtype=torch.bool)
-        mask[:, context:] = torch.ones(nodes, nodes, dtype=torch.bool).tril()
-        groups = _QUERY_HEADS // _KV_HEADS
-
-        def run() -> None:
-            for k, v in caches:
-                if repeat_heads:
-                    k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
-                torch.nn.functional.scaled_dot_product_attention(
-                    q, k, v, attn_mask=mask, enable_gqa=not repeat_heads
-                )
-
-        return lambda: seconds_of(run) / _LAYERS
-
-    sides: dict[str, Callable[[], float | None]] = {
-        "ours 16": ours(nodes, caches),
-        "ours 1": ours(1, huge_caches),
-        "SDPA": sdpa(False),
-        "SDPA, heads repeated": sdpa(True),
-    }
-    with torch.inference_mode():
-        seconds = interleaved(sides | setting.memory_side(), setting.sizes.repeats)
-    best = min(seconds["SDPA"], seconds["SDPA, heads repeated"])
-    yield Row(
-        "attention",
-        f"tree_attention, 16 nodes, context {context}, bfloat16, against torch SDPA with a mask",
-        best / seconds["ours 16"],
-        "x",
-        3.0,
-        details={
-            f"{name}, µs": 1e6 * seconds[name]
-            for name in ("ours 16", "SDPA", "SDPA, heads repeated")
-        },
-    )
-    rate = 2 * _KV_HEADS * _HEAD_SIZE * 2 * context / seconds["ours 1"]
-    read = seconds.get("memory")
-    details = {"µs": 1e6 * seconds["ours 1"], "GB/s": rate / 1e9}
-    if read is not None:
-        details["DRAM read, GB/s"] = read / 1e9
-    yield Row(
-        "attention",
-        f"tree_attention, 1 node, context {context}, bfloat16: share of DRAM read bandwidth",
-        rate / read if read is not None else None,
-        "",
-        0.7,
-        details=details,
-    )
 
 
 _MEMORY_PROGRAM: Final = """
@@ -177,7 +81,7 @@ def measure_memory(setting: Setting) -> Iterator[Row]:
     if not setting.wants("memory"):
         return
     for name, storage in (("float32", "F32"), ("int8", "Q8_0"), ("int4 (Q4_1)", "Q4_1")):
-        setting.progress.step(f"memory: {name}")
+        setting.begin(f"memory: {name}")
         found = _memory_of(setting.files(storage), "auto", setting.threads)
         if found is None:
             yield Row("memory", name, None, "MB", note="no /proc/self/status here")
