@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import functools
 import json
+import math
 import os
 import platform
 import shutil
@@ -85,7 +86,20 @@ def write_text(target: Path, text: str) -> None:
 
 def write_json(target: Path, value: Any) -> None:
     """A JSON file, whole or not at all."""
-    write_text(target, json.dumps(value, indent=2) + "\n")
+    write_text(target, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """Strict JSON, in which a number that is not finite is null; options are json.dumps's."""
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 @contextlib.contextmanager

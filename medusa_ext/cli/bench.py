@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
+from ..files import json_text
 from .options import add_model_options, load_model, parse_tree
 
 
@@ -47,5 +47,5 @@ def run(args: argparse.Namespace) -> int:
         draft=args.draft,
         limits=args.limits,
     )
-    print(json.dumps(report.to_json()) if args.json else report.table())
+    print(json_text(report.to_json()) if args.json else report.table())
     return 0

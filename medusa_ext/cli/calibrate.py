@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.names import DEFAULT_MODEL
+from ..files import json_text
 
 
 def register(subparsers: Any) -> None:
@@ -60,5 +60,5 @@ def run(args: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     report = calibrate(args.heads, options)
-    print(json.dumps(report.to_json()) if args.json else report.table())
+    print(json_text(report.to_json()) if args.json else report.table())
     return 0

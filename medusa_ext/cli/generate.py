@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
+from ..files import json_text
 from .options import add_decoding_options, add_model_options, decoding_options, load_model
 
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         print()
     else:
         result = generate(model, prompt, logprobs=args.logprobs, **options)
-        print(json.dumps(result.to_json(), ensure_ascii=False) if args.json else result.text)
+        print(json_text(result.to_json(), ensure_ascii=False) if args.json else result.text)
     if args.stats:
         print(summary(result), file=sys.stderr)
     return 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.types import STORAGES, TORCH_DTYPES
+from ..files import json_text
 
 if TYPE_CHECKING:
     from ..training.heads.settings import TrainSettings
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         processes.leave()
     if processes.first:
-        print(json.dumps(facts))
+        print(json_text(facts))
     return 0
 
 

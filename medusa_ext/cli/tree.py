@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from ..drafting.trees import NestedTrees, Tree, default_trees, nested_from_traces, random_tree
+from ..files import json_text
 from .options import read_tree
 
 
@@ -75,4 +75,4 @@ def _trees(args: argparse.Namespace) -> tuple[NestedTrees, bool]:
 
 
 def _json(tree: Tree) -> str:
-    return json.dumps([list(path) for path in tree.paths]) + "\n"
+    return json_text([list(path) for path in tree.paths]) + "\n"

@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
-from ..files import cache_dir, processor_name, write_text
+from ..files import cache_dir, json_text, processor_name, write_text
 
 _VERSION: Final = 3
 
@@ -136,4 +136,4 @@ def save_curve(path: Path, curve: CostCurve) -> None:
     """Keeps a curve; a cache that cannot be written is no error."""
     values = {"rows": curve.rows, "seconds": curve.seconds, "heads": curve.heads}
     with contextlib.suppress(OSError):
-        write_text(path, json.dumps(values))
+        write_text(path, json_text(values))

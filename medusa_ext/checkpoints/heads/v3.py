@@ -10,10 +10,10 @@ storage "int8", matrices [R, C] are int8 with a float32 `<name>_scale` [R]. conf
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ...files import json_text
 from ..checks import Fields, failure
 from ..types import STORAGES
 from .dtypes import quantize_rows, read_matrix
@@ -153,6 +153,6 @@ def write_heads_directory(
     }
     known = {key: value for key, value in common.items() if value is not None}
     save_file(tensors, out / weights_name, metadata={"format": "pt"})
-    text = json.dumps(known | config, indent=2)
+    text = json_text(known | config, indent=2)
     (out / "config.json").write_text(text + "\n", encoding="utf-8")
     return out

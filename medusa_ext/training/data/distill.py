@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from ...files import write_text
+from ...files import json_text, write_text
 from .answering import Job, answer_all
 from .backend import Backend
 from .prompts import Exclusion, Prompt, prompt_from_json, unique
@@ -108,7 +108,7 @@ class Distiller:
             return prompts
         prompts = list(unique(self._fresh_prompts(number), seen))
         Random(f"medusa order {self.settings.seed} {number}").shuffle(prompts)
-        text = "".join(json.dumps(prompt.to_json()) + "\n" for prompt in prompts)
+        text = "".join(json_text(prompt.to_json()) + "\n" for prompt in prompts)
         write_text(path, text)
         return prompts
 

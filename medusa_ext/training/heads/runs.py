@@ -14,7 +14,7 @@ import torch
 
 from ...checkpoints import open_source
 from ...checkpoints.names import resolve_model
-from ...files import only_writer
+from ...files import json_text, only_writer
 from ..data.vocabulary import DraftVocabulary, choose_vocabulary
 from ..processes import Processes
 from ..torch_weights import vocabulary_matrices
@@ -178,4 +178,4 @@ class Metrics:
         """Appends a line."""
         if self._active:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(facts) + "\n")
+                file.write(json_text(facts) + "\n")
