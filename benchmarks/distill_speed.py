@@ -14,6 +14,7 @@ import numpy.typing as npt
 from medusa_ext import _C
 from medusa_ext.checkpoints import ModelSource, load_tokenizer, open_source, resolve_model
 from medusa_ext.checkpoints.packing import build_model, choose_formats
+from medusa_ext.checkpoints.tokenizer.ends import end_ids
 from medusa_ext.training.data.answering import Job, answer_all
 from medusa_ext.training.data.native_backend import NativeBackend
 from medusa_ext.training.data.self_prompts import encode_prompt
@@ -64,14 +65,16 @@ def measure_distill(
         dtype: Transformers(source.config, dtype)
         for dtype in dict.fromkeys(name for setup in setups for name in setup.peers)
     }
+    ends = end_ids(source, tokenizer)
     for setup in setups:
-        yield _row(setup, source, prompts, peers, repeats, new_tokens)
+        yield _row(setup, source, prompts, ends, peers, repeats, new_tokens)
 
 
 def _row(
     setup: Setup,
     source: ModelSource,
     prompts: list[npt.NDArray[np.int32]],
+    ends: frozenset[int],
     peers: dict[str, Transformers],
     repeats: int,
     new_tokens: int,
@@ -79,7 +82,6 @@ def _row(
     native = build_model(source, choose_formats(source, setup.dtype), "cpu")
     length = _MAX_PROMPT + new_tokens + 1
     backend = NativeBackend(native, setup.batch, length, source.config.hidden_size)
-    ends = frozenset(source.config.eos_ids)
     total = setup.batch * new_tokens
     sides: dict[str, Callable[[], float | None]] = {
         "ours": partial(_ours, backend, prompts, ends, total, new_tokens)

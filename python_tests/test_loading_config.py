@@ -54,11 +54,33 @@ def test_config_saved_by_transformers(family: str, tmp_path: Path) -> None:
     assert config.layers == (layer,) * 2
 
 
-def test_end_tokens_of_generation_config_come_first(tmp_path: Path) -> None:
+def test_end_tokens_of_both_configs(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     assert config_from_directory(tmp_path).eos_ids == (2,)
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9, 7]}))
-    assert config_from_directory(tmp_path).eos_ids == (7, 9)
+    assert config_from_directory(tmp_path).eos_ids == (7, 9, 2)
+
+
+@pytest.mark.parametrize(
+    ("ends", "kept"),
+    [(96, ()), (-1, ()), ([1, "x"], (1,)), ("</s>", ()), (True, ()), ([[3]], ()), ({"a": 1}, ())],
+)
+def test_end_tokens_that_are_none_are_left_out(
+    caplog: pytest.LogCaptureFixture, ends: Any, kept: tuple[int, ...]
+) -> None:
+    assert parsed(eos_token_id=ends).eos_ids == kept
+    (record,) = caplog.records
+    assert "config.json: eos_token_id: needs token ids in [0, 96)" in record.message
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"eos_token_id": [7,}', "\ufffe", "null"])
+def test_damaged_generation_configs_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / "generation_config.json").write_text(text)
+    assert config_from_directory(tmp_path).eos_ids == (2,)
+    assert "generation_config.json" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -131,8 +153,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rms_norm_eps": float("nan")}, "rms_norm_eps.*nan"),
     ({"rms_norm_eps": float("inf")}, "rms_norm_eps.*inf"),
     ({"rope_theta": -1.0}, "rope_theta.*-1.0"),
-    ({"eos_token_id": 96}, r"eos_token_id.*\[0, 96\).*96"),
-    ({"eos_token_id": [1, "x"]}, "eos_token_id"),
     ({"tie_word_embeddings": "yes"}, "tie_word_embeddings.*true or false"),
     ({"model_type": "mistral", "sliding_window": -1}, "sliding_window.*-1"),
     (

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+_log = logging.getLogger("medusa_ext")
 
 MAX_JSON_BYTES: Final = 256 << 20
 _REQUIRED: Final = object()
@@ -108,17 +111,20 @@ class Fields:
         return Fields(value, f"{self.where}: {self._prefix}{key}")
 
     def ids(self, key: str, vocab_size: int) -> tuple[int, ...]:
-        """Token ids in [0, vocab_size): one, a list, or none; order kept, duplicates dropped."""
+        """Token ids in [0, vocab_size): one, a list, or none; order kept, duplicates dropped.
+
+        Anything else is left out with a warning: published files name tokens that their model has
+        not, and work without.
+        """
         value = self.raw(key)
         if value is None:
             return ()
         listed = value if isinstance(value, list) else [value]
-        if len(listed) > 1024:
-            raise self.fail(key, "at most 1024 token ids", f"{len(listed)} of them")
-        for item in listed:
-            if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item < vocab_size:
-                raise self.fail(key, f"token ids in [0, {vocab_size})", value)
-        return tuple(dict.fromkeys(listed))
+        known = [item for item in listed[:1024] if _is_id(item, vocab_size)]
+        if len(known) < len(listed):
+            problem = self.fail(key, f"token ids in [0, {vocab_size})", value)
+            _log.warning("%s; what is none is left out", problem)
+        return tuple(dict.fromkeys(known))
 
     def _get(self, key: str, default: Any, need: str) -> Any:
         value = self._values.get(self._prefix + key)
@@ -127,3 +133,7 @@ class Fields:
         if default is _REQUIRED:
             raise self.fail(key, need, None)
         return default
+
+
+def _is_id(item: Any, vocab_size: int) -> bool:
+    return isinstance(item, int) and not isinstance(item, bool) and 0 <= item < vocab_size

@@ -24,7 +24,7 @@ def decoder_from_json(
 ) -> ModelConfig:
     """The record with plain layers; a family adds what its own have.
 
-    ends: the fields of a `generation_config.json`, whose end tokens count before the config's own.
+    ends: the fields of a `generation_config.json`, whose end tokens count beside the config's own.
     default_head_size: where the config has none; None: H / Q.
     """
     num_layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
@@ -51,7 +51,9 @@ def decoder_from_json(
         layers=(LayerSpec(),) * num_layers,
         max_position_embeddings=fields.integer("max_position_embeddings", 1, MAX_POSITIONS, 2048),
         bos_id=starts[0] if starts else None,
-        eos_ids=ends.ids("eos_token_id", vocab) or fields.ids("eos_token_id", vocab),
+        eos_ids=tuple(
+            dict.fromkeys(one for file in (ends, fields) for one in file.ids("eos_token_id", vocab))
+        ),
     )
 
 

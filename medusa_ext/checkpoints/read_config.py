@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from .checks import Fields, read_json
 from .config import ModelConfig, check_geometry
 from .families import FAMILIES, GGUF_FAMILIES
 from .files.gguf import GgufFile
+
+_log = logging.getLogger("medusa_ext")
 
 
 def config_from_directory(directory: Path) -> ModelConfig:
@@ -21,8 +24,17 @@ def config_from_directory(directory: Path) -> ModelConfig:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; a model directory needs a config.json")
     generation_path = directory / "generation_config.json"
-    generation = read_json(generation_path) if generation_path.is_file() else {}
+    generation = _generation_config(generation_path) if generation_path.is_file() else {}
     return config_from_json(read_json(path), path, generation, generation_path)
+
+
+def _generation_config(path: Path) -> dict[str, Any]:
+    """Empty, with a warning, where the file is damaged: it only adds to what the config says."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        _log.warning("%s; the model is used without it", error)
+        return {}
 
 
 def config_from_json(

@@ -85,6 +85,7 @@ def _distill(args: argparse.Namespace, settings: DistillSettings) -> None:
 
     from ..checkpoints import open_source
     from ..checkpoints.names import resolve_model
+    from ..checkpoints.tokenizer.ends import end_ids
     from ..checkpoints.tokenizer.load import load_tokenizer
     from ..training.data.distill import Distiller, open_run
     from ..training.data.prompts import read_exclusion, read_prompts
@@ -92,13 +93,15 @@ def _distill(args: argparse.Namespace, settings: DistillSettings) -> None:
     prompts = [p for path in args.prompts for p in read_prompts(path, args.max_broken)]
     source = open_source(resolve_model(args.model))
     backend = _backend(args, source, settings)
-    manifest = open_run(args.out, _manifest(args, source, settings), settings)
+    tokenizer = load_tokenizer(source)
+    fresh = _manifest(args, source, end_ids(source, tokenizer), settings)
+    manifest = open_run(args.out, fresh, settings)
     distiller = Distiller(
         args.out,
         manifest,
         settings,
         backend,
-        load_tokenizer(source),
+        tokenizer,
         read_exclusion(args.exclude),
         prompts,
     )
@@ -136,7 +139,9 @@ def _settings(args: argparse.Namespace) -> DistillSettings:
     )
 
 
-def _manifest(args: argparse.Namespace, source: ModelSource, settings: DistillSettings) -> Any:
+def _manifest(
+    args: argparse.Namespace, source: ModelSource, ends: frozenset[int], settings: DistillSettings
+) -> Any:
     from ..training.data.shards import Manifest
 
     made_with = {"backend": args.backend, "dtype": args.dtype}
@@ -146,7 +151,7 @@ def _manifest(args: argparse.Namespace, source: ModelSource, settings: DistillSe
         fingerprint=source.fingerprint,
         hidden_size=source.config.hidden_size,
         vocab_size=source.config.vocab_size,
-        eos_ids=list(source.config.eos_ids),
+        eos_ids=sorted(ends),
         settings=asdict(settings) | made_with,
     )
 

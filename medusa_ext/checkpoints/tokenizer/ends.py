@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from ..source import ModelSource
 
-# How published models spell the end of a turn, a message or a text; llama.cpp goes by the same
-# list where a GGUF file names no such token.
+# How published models spell the end of a turn, a message or a text: llama.cpp's list for any GGUF
+# file, but for the ends of parts of code, which end no turn; and OpenChat's.
 SPELLINGS: Final = (
+    "</s>",
+    "<eos>",
     "<|im_end|>",
+    "<|ifm|im_end|>",
     "<|eot_id|>",
     "<|eom_id|>",
     "<|end|>",
@@ -22,11 +25,24 @@ SPELLINGS: Final = (
     "<end_of_utterance>",
     "<|return|>",
     "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<|tool_response>",
+    "<turn|>",
+    "[e~[",
     "<EOT>",
     "_<EOT>",
     "[EOT]",
     "[EOS]",
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)
+# Tokens of the one set beside which a spelling of the other ends no turn but a part of one.
+_OVERRULED: Final = (
+    ({"<|return|>", "<|call|>"}, "<|end|>"),
+    ({"<|return|>", "<|calls|>"}, "<|end|>"),
+    ({"<|flush|>", "<|call|>"}, "<|end|>"),
+    ({"<|flush|>", "<|calls|>"}, "<|end|>"),
+    ({"<|tool_response>"}, "</s>"),
 )
 
 
@@ -38,11 +54,16 @@ def end_ids(source: ModelSource, tokenizer: Any) -> frozenset[int]:
         found.add(int(tokenizer.eos_token_id))
     template = tokenizer.chat_template
     templates = template.values() if isinstance(template, dict) else (template or "",)
-    for token, spelling in _control_tokens(tokenizer):
-        if spelling in SPELLINGS and (
-            source.gguf is not None or any(spelling in text for text in templates)
-        ):
-            found.add(token)
+    spelled = {
+        spelling: token
+        for token, spelling in _control_tokens(tokenizer)
+        if spelling in SPELLINGS
+        and (source.gguf is not None or any(spelling in text for text in templates))
+    }
+    found.update(spelled.values())
+    for others, spelling in _OVERRULED:
+        if others <= spelled.keys() and spelling in spelled:
+            found.discard(spelled[spelling])
     return frozenset(token for token in found if token < source.config.vocab_size)
 
 

@@ -35,7 +35,11 @@ _SPECIAL: Final = {
     "pad_token": "padding_token_id",
 }
 # What a SentencePiece vocabulary has where its file does not say.
-_SENTENCEPIECE_IDS: Final = {"unknown_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_SENTENCEPIECE_IDS: Final = {
+    "unknown_token_id": (0,),
+    "bos_token_id": (1,),
+    "eos_token_id": (2,),
+}
 
 
 def convert_tokenizer(file: GgufFile) -> Any:
@@ -103,8 +107,9 @@ def _named_tokens(fields: Fields, tokens: list[str]) -> dict[str, str]:
     known = _SENTENCEPIECE_IDS if fields.raw("model") == "llama" else {}
     named = {}
     for name, key in _SPECIAL.items():
-        if key in fields or key in known:
-            named[name] = tokens[fields.integer(key, 0, len(tokens) - 1, known.get(key, 0))]
+        ids = fields.ids(key, len(tokens)) or known.get(key, ())
+        if ids and ids[0] < len(tokens):
+            named[name] = tokens[ids[0]]
     return named
 
 
