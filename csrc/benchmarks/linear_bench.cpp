@@ -3,6 +3,7 @@
 //
 //   MEDUSA_THREADS=2 MEDUSA_ISA=avx512 linear_bench --benchmark_filter=forward/smollm2
 #include <cstring>
+#include <map>
 #include <memory>
 
 #include "benchmarks/benchmark_common.h"
@@ -30,13 +31,25 @@ std::vector<Shape> layer_shapes(const ModelSizes& model) {
 /// Inputs and outputs of all products of a benchmark, reused as a decoder does.
 struct Buffers {
   Buffers(const WeightFormat& format, int32_t rows)
-      : in(table().activation_bytes(table().activation_format(format), rows, kMaxInputs)),
+      : format(format),
+        rows(rows),
         out(int64_t{rows} * kMaxStored * 4),
         argmax(static_cast<size_t>(rows)) {}
 
-  static constexpr int32_t kMaxInputs = 14336, kMaxStored = 14336;
-  Pages in, out;
+  /// Activations of all products of that many inputs.
+  Activations in(int32_t width) {
+    const ActivationFormat activations = table().activation_format(format);
+    auto& pages = in_by_width[width];
+    if (!pages) pages = std::make_unique<Pages>(table().activation_bytes(activations, rows, width));
+    return {activations, width, pages->data()};
+  }
+
+  static constexpr int32_t kMaxStored = 14336;
+  WeightFormat format;
+  int32_t rows;
+  Pages out;
   std::vector<int32_t> argmax;
+  std::map<int32_t, std::unique_ptr<Pages>> in_by_width;
 };
 
 /// One product; its weights are packed to `weights`.
@@ -63,7 +76,7 @@ class Product {
       table().pack(pack);
     }
     params_.weight = &matrix_;
-    params_.in = {table().activation_format(format), shape.num_inputs, buffers.in.data()};
+    params_.in = buffers.in(shape.num_inputs);
     params_.epilogue = shape.epilogue;
     params_.out = reinterpret_cast<float*>(buffers.out.data());
     params_.out_stride = matrix_.is_gate_up ? shape.num_outputs / 2 : int64_t{shape.num_outputs};
@@ -143,7 +156,9 @@ void run_products(benchmark::State& state, const std::vector<const Shape*>& shap
                   const WeightFormat& format, int32_t rows) {
   CpuContext context(num_threads());
   Products& products = cached_products(shapes, format);
-  products.all.front()->quantize(context, rows);  // the others read the same bytes
+  // Products of one width share their activations. Left as they are, these could be subnormal
+  // numbers, which take longer.
+  for (auto& product : products.all) product->quantize(context, rows);
   for (auto _ : state) {
     for (auto& product : products.all) product->run(context, rows);
   }
