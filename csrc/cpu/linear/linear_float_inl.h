@@ -56,7 +56,7 @@ void float_tile(const W* w, int count, const float* x, int64_t x_stride, float* 
   constexpr std::integral_constant<int, kInputs> kWhole;
   int k = 0;
   for (; k + kFloatStep <= count; k += kFloatStep) {
-    ahead.step();
+    ahead.step<true>();
 #pragma GCC unroll 4
     for (int i = 0; i < kFloatStep; i += kInputs) step(k + i, kWhole);
   }

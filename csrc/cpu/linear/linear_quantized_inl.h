@@ -114,7 +114,7 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
   }
   for (int64_t g = begin; g < end; ++g) {
     const char* group = panel + g * group_bytes(kFormat);
-    ahead.step();
+    ahead.step<false>();
     std::conditional_t<kFormat.type == WeightType::kInt8, Sums, NibbleSums> sums[kRows][kPanelVecs];
     if constexpr (kFormat.type == WeightType::kInt8) {
       dot_group<kRows>(group, g, x, sums);
