@@ -56,10 +56,12 @@ template <typename T, int kRows>
 inline void scale_sums(T (&sums)[kRows][kPanelVecs], Vec scale, Vec x_scale,
                        Vec (&total)[kRows][kPanelVecs]) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kPanelVecs; ++v) {
-      total[r][v] = fma(to_vec(sums[r][v]) * scale, x_scale, total[r][v]);
+  for (int v = 0; v < kPanelVecs; ++v) {
+    hide(scale, 0);
+    const SumScale by = sum_scale(scale);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      total[r][v] = fma(scaled(sums[r][v], by), x_scale, total[r][v]);
     }
   }
 }

@@ -86,7 +86,7 @@ void expect_group(const float* x, int count, const Int8Row& row, int group) {
     ASSERT_EQ(row.values[group * kGroupSize + i], q) << "element " << i << " of group " << group;
     sum += q;
   }
-  ASSERT_EQ(row.offsets[group], -128 * sum);
+  ASSERT_EQ(row.starts[group], kSumStart - 128 * sum);
   ASSERT_EQ(row.scaled_sums[group], row.scales[group] * static_cast<float>(sum));
 }
 

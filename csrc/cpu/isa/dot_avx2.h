@@ -8,6 +8,7 @@ constexpr int kFloatRows = 6;
 constexpr int kInt8Rows = 4;
 constexpr int kInt4Rows = 3;
 constexpr int kWeightOffset = 0;
+constexpr int32_t kFirstSum = 0;
 
 inline void load_bfloat16_pairs(const BFloat16* w, Vec& even, Vec& odd) {
   const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
@@ -60,9 +61,11 @@ inline void add_nibble_dot(NibbleSums& sums, Quads w, Quads x) {
   keep_order(sums.v);
 }
 
-inline Vec to_vec(Sums sums) { return {_mm256_cvtepi32_ps(sums.v)}; }
-inline Vec to_vec(NibbleSums sums) {
-  return {_mm256_cvtepi32_ps(_mm256_madd_epi16(sums.v, _mm256_set1_epi16(1)))};
+using SumScale = Vec;
+inline SumScale sum_scale(Vec scale) { return scale; }
+inline Vec scaled(Sums sums, SumScale scale) { return Vec{_mm256_cvtepi32_ps(sums.v)} * scale; }
+inline Vec scaled(NibbleSums sums, SumScale scale) {
+  return scaled(Sums{_mm256_madd_epi16(sums.v, _mm256_set1_epi16(1))}, scale);
 }
 
 }  // namespace medusa::cpu::MEDUSA_ISA_NAMESPACE

@@ -9,6 +9,7 @@ constexpr int kFloatRows = 6;
 constexpr int kInt8Rows = 4;
 constexpr int kInt4Rows = 4;
 constexpr int kWeightOffset = 128;  // vpdpbusd multiplies unsigned by signed bytes
+constexpr int32_t kFirstSum = kSumStart;
 
 inline void load_bfloat16_pairs(const BFloat16* w, Vec& even, Vec& odd) {
   const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
@@ -45,6 +46,15 @@ inline void add_dot(Sums& sums, Quads w, Quads x) {
   sums.v = _mm256_dpbusd_avx_epi32(sums.v, w.v, x.v);
 }
 inline void add_nibble_dot(NibbleSums& sums, Quads w, Quads x) { add_dot(sums, w, x); }
-inline Vec to_vec(Sums sums) { return {_mm256_cvtepi32_ps(sums.v)}; }
+
+/// Sums are read as floats where they lie: kSumStartValue + sum, exactly. The multiply-add that
+/// scales them takes the start off again, and rounds once as the product of a converted sum would.
+struct SumScale {
+  Vec scale, start;
+};
+inline SumScale sum_scale(Vec scale) { return {scale, scale * broadcast(-kSumStartValue)}; }
+inline Vec scaled(Sums sums, const SumScale& by) {
+  return fma(Vec{_mm256_castsi256_ps(sums.v)}, by.scale, by.start);
+}
 
 }  // namespace medusa::cpu::MEDUSA_ISA_NAMESPACE

@@ -7,7 +7,8 @@ constexpr int kPanelVecs = 2;     // vectors of outputs in a panel
 constexpr int kFloatRows = 4;     // most rows of a float tile
 constexpr int kInt8Rows = 4;      // most rows of an int8 tile
 constexpr int kInt4Rows = 4;      // most rows of an int4 tile
-constexpr int kWeightOffset = 0;  // added to stored int8 weights
+constexpr int kWeightOffset = 0;  // added to stored int8 weights; unless 0, sums start at `starts`
+constexpr int32_t kFirstSum = 0;  // where other sums start
 
 /// Vec::kSize words of an even and an odd input each, as float32.
 inline void load_bfloat16_pairs(const BFloat16* w, Vec& even, Vec& odd) {
@@ -70,6 +71,11 @@ inline void add_nibble_dot(NibbleSums& sums, const Quads& w, const Quads& x) {
   add_dot(sums, w, x);
 }
 
-inline Vec to_vec(const Sums& sums) { return load(sums.lane); }
+/// What sums are multiplied by, in the form `scaled` takes it.
+using SumScale = Vec;
+inline SumScale sum_scale(Vec scale) { return scale; }
+
+/// float(sums - kFirstSum) * scale, rounded as that product is.
+inline Vec scaled(const Sums& sums, SumScale scale) { return load(sums.lane) * scale; }
 
 }  // namespace medusa::cpu::MEDUSA_ISA_NAMESPACE

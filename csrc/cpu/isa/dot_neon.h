@@ -8,6 +8,7 @@ constexpr int kFloatRows = 5;
 constexpr int kInt8Rows = 2;
 constexpr int kInt4Rows = 2;
 constexpr int kWeightOffset = 0;
+constexpr int32_t kFirstSum = 0;
 
 inline void load_bfloat16_pairs(const BFloat16* w, Vec& even, Vec& odd) {
   const uint32x4_t words = vreinterpretq_u32_u16(vld1q_u16(&w->bits));
@@ -55,6 +56,9 @@ inline void add_dot(Sums& sums, Quads w, Quads x) {
 #endif
 
 inline void add_nibble_dot(NibbleSums& sums, Quads w, Quads x) { add_dot(sums, w, x); }
-inline Vec to_vec(Sums sums) { return {vcvtq_f32_s32(sums.v)}; }
+
+using SumScale = Vec;
+inline SumScale sum_scale(Vec scale) { return scale; }
+inline Vec scaled(Sums sums, SumScale scale) { return Vec{vcvtq_f32_s32(sums.v)} * scale; }
 
 }  // namespace medusa::cpu::MEDUSA_ISA_NAMESPACE

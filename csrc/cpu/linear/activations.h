@@ -8,11 +8,17 @@
 
 namespace medusa::cpu {
 
+/// Where sums of the integer dot products start that instruction sets read without converting them:
+/// the bits of the float 1.5 * 2^23. Adding an integer below 2^22 to the bits adds it to the float,
+/// and a group's sum is at most 32 * 128 * 127.
+inline constexpr int32_t kSumStart = 0x4b400000;
+inline constexpr float kSumStartValue = 12582912.0f;
+
 /// One row of int8 activations. Group g holds values 32g … 32g+31; padding behind the width is 0.
 struct Int8Row {
   int8_t* values;      // [groups * 32]
   float* scales;       // [groups], x = value * scale
-  int32_t* offsets;    // [groups], -128 * sum(values): undoes weights stored with 128 added
+  int32_t* starts;     // [groups], kSumStart - 128 * sum(values): for weights stored with 128 added
   float* scaled_sums;  // [groups], scale * sum(values): what a weight's minimum is multiplied by
 };
 

@@ -14,7 +14,7 @@ constexpr int64_t kGroupBlock = 24;
 struct QuantizedRows {
   const char* values;
   const char* scales;
-  const char* offsets;
+  const char* starts;
   const char* scaled_sums;
   int64_t stride;
 
@@ -23,7 +23,7 @@ struct QuantizedRows {
     const Int8Row row = int8_row(activations, first_row);
     values = reinterpret_cast<const char*>(row.values);
     scales = reinterpret_cast<const char*>(row.scales);
-    offsets = reinterpret_cast<const char*>(row.offsets);
+    starts = reinterpret_cast<const char*>(row.starts);
     scaled_sums = reinterpret_cast<const char*>(row.scaled_sums);
   }
 
@@ -33,21 +33,21 @@ struct QuantizedRows {
   float scale(int r, int64_t g) const {
     return *reinterpret_cast<const float*>(scales + r * stride + g * 4);
   }
-  int32_t offset(int r, int64_t g) const {
-    return *reinterpret_cast<const int32_t*>(offsets + r * stride + g * 4);
+  int32_t start(int r, int64_t g) const {
+    return *reinterpret_cast<const int32_t*>(starts + r * stride + g * 4);
   }
   float scaled_sum(int r, int64_t g) const {
     return *reinterpret_cast<const float*>(scaled_sums + r * stride + g * 4);
   }
 };
 
-/// One group of a panel, int8: sums[r][v] = the 32 products of each output, offsets taken off.
+/// One group of a panel, int8: sums[r][v] = the 32 products of each output.
 template <int kRows>
 inline void dot_group(const char* group, int64_t g, const QuantizedRows& x,
                       Sums (&sums)[kRows][kPanelVecs]) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    const int32_t start = kWeightOffset != 0 ? x.offset(r, g) : 0;
+    const int32_t start = kWeightOffset != 0 ? x.start(r, g) : kFirstSum;
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) set(sums[r][v], start);
   }
@@ -74,7 +74,7 @@ inline void dot_nibble_group(const char* group, int64_t g, const QuantizedRows& 
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kPanelVecs; ++v) set(sums[r][v], 0);
+    for (int v = 0; v < kPanelVecs; ++v) set(sums[r][v], kFirstSum);
   }
 #pragma GCC unroll 4
   for (int quad = 0; quad < kGroupSize / 8; ++quad) {
@@ -124,10 +124,10 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
     const Float16* scales = group_scales(group, kFormat);
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) {
-      const Vec scale = load(scales + v * Vec::kSize);
+      const SumScale scale = sum_scale(load(scales + v * Vec::kSize));
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        total[r][v] = fma(to_vec(sums[r][v]) * scale, broadcast(x.scale(r, g)), total[r][v]);
+        total[r][v] = fma(scaled(sums[r][v], scale), broadcast(x.scale(r, g)), total[r][v]);
       }
       if constexpr (kFormat.has_minimum) {
         const Vec minimum = load(scales + kPanel + v * Vec::kSize);

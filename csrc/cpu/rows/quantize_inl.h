@@ -31,7 +31,7 @@ inline void quantize_group(const float* x, int count, Int8Row row, int64_t group
   const float scale = is_zero ? 0.0f : amax / 127.0f;
   const float total = reduce_add(sum);
   row.scales[group] = scale;
-  row.offsets[group] = -128 * static_cast<int32_t>(total);
+  row.starts[group] = kSumStart - 128 * static_cast<int32_t>(total);
   row.scaled_sums[group] = scale * total;
 }
 
