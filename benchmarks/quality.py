@@ -87,7 +87,7 @@ def measure_quality(setting: Setting) -> Iterator[Row]:
     ):
         setting.begin(f"perplexity: {name}")
         ours = Ours(setting.files(storage), dtype, WINDOW + 8, WINDOW)
-        ours.session.keep_logits(True)
+        ours.session.keep_logits(0, True)
         if windows is None:
             windows = text_windows(ours.model.tokenizer, setting.sizes.quality_tokens)
         figures[name] = perplexity(partial(_logits, ours), windows)

@@ -170,15 +170,17 @@ class Session:
 
     def set_sampling(
         self,
+        b: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int = 0,
-        seeds: Sequence[int] | None = None,
+        seed: int = 0,
         acceptance: str = "lossless",
         epsilon: float = 0.09,
         delta: float = 0.3,
     ) -> None:
-        """How targets are drawn from now on. temperature 0: greedy. seeds: one per sequence."""
+        """How sequence b's targets are drawn from its next verify or prefill on. temperature 0:
+        greedy, as all are at first."""
 
     def prefill(self, b: int, tokens: Int32Array, *, keep_hidden: bool = False) -> int:
         """Append tokens to sequence b in chunks; the next token (greedy or drawn) becomes its root.
@@ -193,13 +195,20 @@ class Session:
     def set_active(self, sequences: Sequence[int]) -> None:
         """The sequences that take part in the next steps; all after construction."""
 
-    def set_end_tokens(self, tokens: Sequence[int]) -> None:
-        """Behind one of these a step emits nothing from now on: it becomes the root. None at
-        first. (Where a prefill decides one, the caller has to see that.)"""
+    def set_end_tokens(self, b: int, tokens: Sequence[int]) -> None:
+        """After one of these a step of sequence b emits nothing from now on: it becomes the root.
+        None at first. (Where a prefill decides one, the caller has to see that.)"""
 
     # ---- one step
     def begin_step(self) -> None:
-        """Every active sequence's tree is its root alone."""
+        """Every active sequence's tree is its root alone; one without a root has to be fed."""
+
+    def feed(self, b: int, tokens: Int32Array, last: bool) -> None:
+        """The step appends a piece of a prompt to active sequence b, in the place of its root and
+        tree (put the root first where there is one). If it is the last piece, the token after it is
+        decided as prefill would decide it, becomes the root, and is all that emitted(b) has; else
+        emitted(b) is empty and there is no root. ValueError if b is not active or was fed in this
+        step, or where the tokens do not fit; RuntimeError outside a step's drafting."""
 
     def add_node(self, b: int, parent: int, token: int) -> int:
         """A child of `parent`; an equal sibling is reused. The node's index, or -1 where the tree
@@ -249,17 +258,19 @@ class Session:
 
     # ---- views for training, logprobs and tests
     def path_hidden(self, b: int) -> Float32Array:
-        """[count, H]: final-norm output of the last step's accepted nodes, root first."""
+        """[count, H]: final-norm output of the last step's accepted nodes, root first; of all
+        tokens that it fed."""
 
     def set_profiling(self, profiling: bool) -> None:
         """Whether each phase of a step waits for its own work, for the sake of its time; on a GPU
         that costs time. Off at first."""
 
-    def keep_logits(self, keep: bool) -> None:
-        """Whether prefill and verify store logits (always so when sampling)."""
+    def keep_logits(self, b: int, keep: bool) -> None:
+        """Whether prefill and verify store logits of sequence b (always so when it samples)."""
 
     def path_logits(self, b: int) -> Float32Array:
-        """[count, V]: logits at the last step's accepted nodes, root first (keep_logits)."""
+        """[count, V]: logits at the last step's accepted nodes, root first (keep_logits); of a
+        prompt's last piece those at its last token, of others none."""
 
     def prefill_logits(self) -> Float32Array:
         """[V]: logits that decided the root of the last prefill (keep_logits)."""

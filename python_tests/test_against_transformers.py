@@ -75,7 +75,7 @@ def test_real_logits() -> None:
     """Relative to the largest logit, at the end of a prompt and at every node of a tree."""
     model, other = real(), reference()
     session = model.session(max_length=64, max_nodes=8).native
-    session.keep_logits(True)
+    session.keep_logits(0, True)
     for prompt in PROMPTS[:3]:
         ids = model.tokenizer.encode(prompt)
         session.truncate(0, 0)
@@ -148,7 +148,7 @@ def check_logits(model: Any, other: Any) -> None:
     rng = np.random.default_rng(5)
     ids = rng.integers(0, TINY_VOCAB, 40).tolist()
     session = model.session(max_length=64, max_nodes=8).native
-    session.keep_logits(True)
+    session.keep_logits(0, True)
     expected = logits(other, ids)
     for start, stop in ((0, 1), (1, 17), (17, 40)):
         root = session.prefill(0, np.array(ids[start:stop], np.int32))
@@ -269,7 +269,7 @@ def test_tiny_model_is_the_one_saved() -> None:
     """Guards the comparison: another seed's weights would not pass."""
     other = tiny_model("llama", vocab_size=TINY_VOCAB)
     session = tiny().session(max_length=32).native
-    session.keep_logits(True)
+    session.keep_logits(0, True)
     session.prefill(0, np.array([1, 2, 3], np.int32))
     wrong = logits(other, [1, 2, 3])[-1]
     assert np.abs(session.prefill_logits() - wrong).max() > 0.05 * np.abs(wrong).max()

@@ -108,8 +108,8 @@ def distribution(logits: np.ndarray, temperature: float, top_k: int, top_p: floa
 def session_after(model: Any, ids: Sequence[int], batch: int = 1) -> Any:
     """A native session that holds all of `ids` but the last, and keeps logits."""
     session = model.session(batch=batch, max_length=64, max_nodes=8).native
-    session.keep_logits(True)
     for b in range(batch):
+        session.keep_logits(b, True)
         session.prefill(b, np.array(ids[:-1], np.int32))
     return session
 
@@ -132,7 +132,7 @@ def check_draws(model: Any, ids: list[int], temperature: float, cut: dict[str, A
     last = np.array(ids[-1:], np.int32)
     counts = np.zeros(len(expected))
     for seed in range(4000):
-        session.set_sampling(temperature, cut.get("top_p", 1.0), cut.get("top_k", 0), [seed])
+        session.set_sampling(0, temperature, cut.get("top_p", 1.0), cut.get("top_k", 0), seed)
         session.truncate(0, len(ids) - 1)
         counts[session.prefill(0, last)] += 1
     check_counts(f"first token of {Path(model.name).name}, {temperature=} {cut}", counts, expected)
@@ -162,11 +162,11 @@ def check_draws_in_batches(draws: int, temperature: float, cut: dict[str, Any]) 
     top_k, top_p = cut.get("top_k", 0), cut.get("top_p", 1.0)
     expected = distribution(next_logits(model, ids), temperature, top_k, top_p)
     session = session_after(model, ids, batch)
-    session.keep_logits(False)
     counts = np.zeros(len(expected))
     for seed in range(0, draws, batch):
-        session.set_sampling(temperature, top_p, top_k, list(range(seed, seed + batch)))
         for b in range(batch):
+            session.keep_logits(b, False)
+            session.set_sampling(b, temperature, top_p, top_k, seed + b)
             session.truncate(b, len(ids) - 1, ids[-1])
         session.begin_step()
         finish_step(session)
@@ -200,11 +200,11 @@ def check_two_tokens(model: Any, text: str, draws: int, batch: int) -> None:
     ]
     counts = np.zeros((len(choices), model.config.vocab_size))
     session = session_after(model, [*prompt, root], batch)
-    session.keep_logits(False)
     for seed in range(0, draws, batch):
-        session.set_sampling(1.2, 1.0, 4, list(range(seed, seed + batch)))
         session.set_active(list(range(batch)))
         for b in range(batch):
+            session.keep_logits(b, False)
+            session.set_sampling(b, 1.2, 1.0, 4, seed + b)
             session.truncate(b, len(prompt), root)
         for b, (one, two) in enumerate(two_tokens(session, batch, choices)):
             assert one in choices, b

@@ -167,7 +167,7 @@ void run(const std::string& isa, const Shape& shape, const WeightFormat& format,
     for (int32_t i = 0; i < num_counts; ++i) {
       const ChainRows rows(row_counts[i], length);
       ForwardOutputs outputs;
-      outputs.num_outputs = outputs.num_targets = row_counts[i];
+      outputs.num_targets = row_counts[i];
       outputs.targets = targets.data();
       profile.linear = profile.attention = profile.cached_linear = profile.cached_operations = 0;
       const Clock::time_point start = Clock::now();

@@ -37,9 +37,9 @@ void sample(benchmark::State& state, int64_t width, int32_t num_rows, int32_t to
   params.logits = logits.data();
   params.seeds = seeds.data();
   params.positions = positions.data();
-  params.temperature = 0.8f;
-  params.top_k = top_k;
-  params.top_p = top_p;
+  params.rules.shared.temperature = 0.8f;
+  params.rules.shared.top_k = top_k;
+  params.rules.shared.top_p = top_p;
   params.out = out.data();
   CpuContext context(num_threads());
   for (auto _ : state) table().sample(context, params);
@@ -116,6 +116,7 @@ void accept_typical(benchmark::State& state, int64_t width, int32_t num_nodes) {
   params.logits = logits.data();
   params.seeds = &seed;
   params.lengths = &length;
+  params.rules.shared.typical = true;
   CpuContext context(num_threads());
   for (auto _ : state) table().accept_typical(context, params);
   set_rate(state, "GB/s", 4.0 * static_cast<double>(num_nodes * width));

@@ -70,23 +70,18 @@ FloatArray prefill_hidden(PySession& self) {
                   {static_cast<py::ssize_t>(self.prefill_hidden.size()) / width, width});
 }
 
-void set_sampling(PySession& self, float temperature, float top_p, int32_t top_k,
-                  const std::optional<std::vector<int64_t>>& seeds, const std::string& acceptance,
-                  float epsilon, float delta) {
+void set_sampling(PySession& self, int32_t b, float temperature, float top_p, int32_t top_k,
+                  int64_t seed, const std::string& acceptance, float epsilon, float delta) {
   if (acceptance != "lossless" && acceptance != "typical") {
     throw std::invalid_argument("acceptance: needs \"lossless\" or \"typical\", got \"" +
                                 acceptance + "\"");
   }
-  Sampling sampling;
-  sampling.temperature = temperature;
-  sampling.top_p = top_p;
-  sampling.top_k = top_k;
-  sampling.typical = acceptance == "typical";
-  sampling.epsilon = epsilon;
-  sampling.delta = delta;
-  sampling.seeds.resize(static_cast<size_t>(self.session.batch()));
-  if (seeds) sampling.seeds.assign(seeds->begin(), seeds->end());
-  self.session.set_sampling(std::move(sampling));
+  const SamplingRule rule = {temperature, top_p, top_k, acceptance == "typical", epsilon, delta};
+  self.session.set_sampling(b, rule, static_cast<uint64_t>(seed));
+}
+
+void feed(PySession& self, int32_t b, const IntArray& tokens, bool last) {
+  self.session.feed(b, parse_ints("tokens", tokens), last);
 }
 
 py::tuple tree(PySession& self, int32_t b) {
@@ -95,12 +90,9 @@ py::tuple tree(PySession& self, int32_t b) {
 }
 
 FloatArray path_hidden(PySession& self, int32_t b) {
-  const std::vector<int32_t>& path = self.session.accepted_path(b);
-  const int64_t width = self.session.model().config().hidden_size;
-  FloatArray rows({static_cast<py::ssize_t>(path.size()), static_cast<py::ssize_t>(width)});
-  for (size_t i = 0; i < path.size(); ++i) {
-    self.session.copy_hidden(b, path[i], rows.mutable_data() + static_cast<int64_t>(i) * width);
-  }
+  FloatArray rows({static_cast<py::ssize_t>(self.session.num_path_rows(b)),
+                   static_cast<py::ssize_t>(self.session.model().config().hidden_size)});
+  self.session.copy_path_hidden(b, rows.mutable_data());
   return rows;
 }
 
@@ -184,7 +176,7 @@ void register_state(py::class_<PySession>& cls) {
       .def("accepted_path", guarded(&Session::accepted_path), py::arg("b"))
       .def("path_hidden", guarded(path_hidden), py::arg("b"))
       .def("prefill_hidden", guarded(prefill_hidden))
-      .def("keep_logits", guarded(&Session::keep_logits), py::arg("keep"))
+      .def("keep_logits", guarded(&Session::keep_logits), py::arg("b"), py::arg("keep"))
       .def("set_profiling", guarded(&Session::set_profiling), py::arg("profiling"))
       .def("path_logits", guarded(path_logits), py::arg("b"))
       .def("tree_logits", guarded(tree_logits), py::arg("b"))
@@ -198,11 +190,12 @@ void register_phases(py::class_<PySession>& cls) {
       .def("truncate", guarded(&Session::truncate), py::arg("b"), py::arg("length"),
            py::arg("root") = -1)
       .def("set_active", guarded(&Session::set_active), py::arg("sequences"))
-      .def("set_end_tokens", guarded(&Session::set_end_tokens), py::arg("tokens"))
-      .def("set_sampling", guarded(set_sampling), py::arg("temperature") = 0.0f,
-           py::arg("top_p") = 1.0f, py::arg("top_k") = 0, py::arg("seeds") = py::none(),
+      .def("set_end_tokens", guarded(&Session::set_end_tokens), py::arg("b"), py::arg("tokens"))
+      .def("set_sampling", guarded(set_sampling), py::arg("b"), py::arg("temperature") = 0.0f,
+           py::arg("top_p") = 1.0f, py::arg("top_k") = 0, py::arg("seed") = 0,
            py::arg("acceptance") = "lossless", py::arg("epsilon") = 0.09f, py::arg("delta") = 0.3f)
       .def("begin_step", guarded(&Session::begin_step))
+      .def("feed", guarded(feed), py::arg("b"), py::arg("tokens"), py::arg("last"))
       .def("add_node", guarded(&Session::add_node), py::arg("b"), py::arg("parent"),
            py::arg("token"))
       .def("set_tree", guarded(set_tree), py::arg("b"), py::arg("tokens"), py::arg("parents"))

@@ -23,14 +23,11 @@ void check_lookup(const LookupOptions& options) {
 
 void Session::begin_step() {
   for (int32_t b : active_) {
-    Sequence& s = sequence(b);
-    if (s.root < 0) fail("begin_step: sequence " + std::to_string(b), "a prefill first", s.root);
-    if (length(b) >= max_length_) {
-      fail("begin_step: sequence " + std::to_string(b),
-           "fewer than max_length = " + std::to_string(max_length_) + " rows", length(b));
-    }
-    s.tree.reset(s.root, max_nodes_, max_length_ - length(b) - 1);
+    if (length(b) < max_length_) continue;
+    fail("begin_step: sequence " + std::to_string(b),
+         "fewer than max_length = " + std::to_string(max_length_) + " rows", length(b));
   }
+  for (int32_t b : active_) sequence(b).begin_step(max_nodes_, max_length_);
   phase_ = Phase::kDrafting;
   drafting_ = active_;
   drafting_heads_ = nullptr;
@@ -57,6 +54,7 @@ void Session::set_tree(int32_t b, const std::vector<int32_t>& tokens,
                        const std::vector<int32_t>& parents) {
   require_phase(Phase::kDrafting, "set_tree");
   Sequence& s = sequence(b);
+  if (!s.drafts()) fail("set_tree: b", "a sequence with a root that is not fed", b);
   const int32_t num_nodes = static_cast<int32_t>(tokens.size());
   checked("set_tree: nodes", num_nodes, 1, max_nodes_);
   if (parents.size() != tokens.size()) {
@@ -128,7 +126,11 @@ void Session::draft_heads(const std::shared_ptr<const Heads>& heads, const Token
   require_phase(Phase::kDrafting, "draft_heads");
   const int32_t num_heads = heads->config.num_heads;
   checked("tree: depth", tree.max_depth(), 0, num_heads);
-  if (tree.num_nodes() == 1 || drafting_.empty()) return;
+  drafters_.clear();
+  for (int32_t b : drafting_) {
+    if (sequence(b).drafts() && sequence(b).has_hidden) drafters_.push_back(b);
+  }
+  if (tree.num_nodes() == 1 || drafters_.empty()) return;
   const int32_t top_k = tree.max_rank() + 1;
   // A recorded step runs one kind of heads.
   const bool is_deferred = is_replayed_ && (!drafting_heads_ || drafting_heads_ == heads);
@@ -138,12 +140,11 @@ void Session::draft_heads(const std::shared_ptr<const Heads>& heads, const Token
     drafting_heads_ = heads;
     drafting_top_k_ = std::max(drafting_top_k_, top_k);
   } else {
-    evaluate_heads(heads, drafting_, top_k, &host_ids_, nullptr);
+    evaluate_heads(heads, drafters_, top_k, &host_ids_, nullptr);
   }
-  for (size_t i = 0; i < drafting_.size(); ++i) {
+  for (size_t i = 0; i < drafters_.size(); ++i) {
     const int64_t first = static_cast<int64_t>(i) * num_heads * top_k;
-    if (!sequence(drafting_[i]).has_hidden) continue;
-    add_head_nodes(drafting_[i], tree, is_deferred ? nullptr : host_ids_.data() + first, top_k);
+    add_head_nodes(drafters_[i], tree, is_deferred ? nullptr : host_ids_.data() + first, top_k);
   }
 }
 
@@ -159,6 +160,30 @@ void Session::add_head_nodes(int32_t b, const TokenTree& tree, const int32_t* id
       const int32_t token = ids ? ids[k * top_k + rank] : head_draft(k, rank);
       node_map_.push_back(parent < 0 ? -1 : nodes.add(parent, token));
     }
+  }
+}
+
+void Session::resolve_head_nodes() {
+  if (!drafting_heads_) return;
+  drafters_.clear();
+  for (const Sequence* s : trees_) {
+    if (s->drafts()) drafters_.push_back(s->slot);
+  }
+  evaluate_heads(drafting_heads_, drafters_, drafting_top_k_, &host_ids_, nullptr);
+  const int32_t* ids = host_ids_.data();
+  for (int32_t b : drafters_) {
+    StepTree& tree = sequence(b).tree;
+    const std::vector<int32_t> tokens = tree.tokens(), parents = tree.parents();
+    tree.reset(tokens[0], max_nodes_, tree.max_depth());
+    node_map_.assign(1, 0);
+    for (size_t node = 1; node < tokens.size(); ++node) {
+      const int32_t code = -1 - tokens[node];
+      const int32_t place = code / kMaxHeadRanks * drafting_top_k_ + code % kMaxHeadRanks;
+      const int32_t token = code < 0 ? tokens[node] : ids[place];
+      const int32_t parent = node_map_[static_cast<size_t>(parents[node])];
+      node_map_.push_back(parent < 0 ? -1 : tree.add(parent, token));
+    }
+    ids += drafting_heads_->config.num_heads * drafting_top_k_;
   }
 }
 
@@ -179,6 +204,7 @@ int32_t Session::draft_lookup(const LookupOptions& options) {
   int32_t num_matching = 0;
   for (int32_t b : drafting_) {
     Sequence& s = sequence(b);
+    if (!s.drafts()) continue;
     ngrams(s, options).matches(options.max_branches, &matches_);
     if (matches_.empty()) continue;
     ++num_matching;

@@ -21,11 +21,12 @@ int32_t Session::node_capacity(const Model& model, int32_t max_nodes) {
 
 void Session::replay_step() {
   int32_t most = 0;
-  for (int32_t b : active_) most = std::max(most, sequence(b).tree.num_nodes());
+  for (const Sequence* s : trees_) most = std::max(most, s->tree.num_nodes());
   StepShape shape;
-  shape.num_sequences = static_cast<int32_t>(active_.size());
+  shape.num_sequences = static_cast<int32_t>(trees_.size());
   shape.num_nodes = StepGraphs::bucket(most);
   shape.has_logits = wants_logits();
+  shape.kinds = Sampler::kinds(trees_);
   if (drafting_heads_) {
     // Few different numbers, so that trees of like widths share a recording.
     const int32_t rounded = (drafting_top_k_ + kTopKStep - 1) / kTopKStep * kTopKStep;
@@ -33,9 +34,14 @@ void Session::replay_step() {
     shape.heads = drafting_heads_.get();
     shape.top_k = std::min(rounded, most_ranks);
   }
-  for (int32_t b : active_) rows_.add_drafts(b, length(b), sequence(b).tree, shape.num_nodes);
-  reserve_logits(rows_.num_rows());
-  if (sampling_.temperature > 0) fill_noise_keys();
+  for (Sequence* s : trees_) {
+    s->tree_row = rows_.num_rows();
+    s->num_tree_rows = s->tree.num_nodes();
+    rows_.add_drafts(s->slot, s->root_position(), s->tree, shape.num_nodes);
+  }
+  reserve_logits();
+  sampler_.begin(rows_, trees_);
+  is_uploading_ = true;
   ring_.begin();
   graphs_.run(model_->backend(), *context_, shape, [this, shape] { run_step(shape); });
 }
@@ -43,16 +49,8 @@ void Session::replay_step() {
 void Session::run_step(const StepShape& shape) {
   rows_.upload_drafts(*context_);
   const RowTable table = rows_.merge(*context_, run_heads(shape));
-  ForwardOutputs outputs;
-  outputs.num_outputs = outputs.num_targets = rows_.num_rows();
-  forward(table, outputs);
-  if (sampling_.temperature <= 0) {
-    model_->backend().kernels->accept(*context_, accept_params());
-  } else if (sampling_.typical) {
-    accept_typical();
-  } else {
-    accept_sampled();
-  }
+  forward(table);
+  sampler_.accept(*context_, rows_, logits_.data());
   finish_step();
 }
 

@@ -1,6 +1,7 @@
 #include "engine/step_graphs.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace medusa {
 
@@ -17,6 +18,12 @@ void StepGraphs::run(const Backend& backend, Context& context, const StepShape& 
   if (is_first) return step();
   if (!found->second) found->second = backend.capture(context, step);
   found->second->launch(context);
+}
+
+void StepGraphs::clear_with_logits() {
+  for (auto entry = graphs_.begin(); entry != graphs_.end();) {
+    entry = entry->first.has_logits ? graphs_.erase(entry) : std::next(entry);
+  }
 }
 
 size_t StepGraphs::num_recorded() const {

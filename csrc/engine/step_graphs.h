@@ -8,22 +8,24 @@
 #include <tuple>
 
 #include "core/backend.h"
+#include "engine/sampler.h"
 
 namespace medusa {
 
 class Heads;
 
-/// What a recorded step depends on besides the session's buffers and its sampling.
+/// What a recorded step depends on besides the session's buffers.
 struct StepShape {
   int32_t num_sequences = 0;
   int32_t num_nodes = 0;  // of every tree, padding included
   bool has_logits = false;
+  SamplingKinds kinds;
   const Heads* heads = nullptr;  // evaluated for the step after it, or null
   int32_t top_k = 0;             // of these heads
 
   bool operator<(const StepShape& other) const {
     const auto key = [](const StepShape& s) {
-      return std::make_tuple(s.num_sequences, s.num_nodes, s.has_logits, s.heads, s.top_k);
+      return std::make_tuple(s.num_sequences, s.num_nodes, s.has_logits, s.kinds, s.heads, s.top_k);
     };
     return key(*this) < key(other);
   }
@@ -41,6 +43,8 @@ class StepGraphs {
            const std::function<void()>& step);
 
   void clear() { graphs_.clear(); }
+  /// Forgets those whose steps store logits, whose address has changed.
+  void clear_with_logits();
   size_t num_recorded() const;
 
  private:

@@ -54,7 +54,6 @@ void StepRows::add_chain(int32_t slot, int32_t length, const int32_t* tokens, in
   begin_sequence(slot, length);
   for (int32_t i = 0; i < count; ++i) add_row(tokens[i], i - 1, length + i, i);
   end_sequence(count);
-  max_path_ = std::max(max_path_, count);
 }
 
 void StepRows::add_tree(int32_t slot, int32_t length, const StepTree& tree) {

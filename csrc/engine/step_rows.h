@@ -17,9 +17,11 @@ class StepRows {
   StepRows(const Backend& backend, int32_t max_rows, int32_t max_sequences, int32_t max_nodes);
 
   void clear();
-  /// A piece of a prompt: `count` tokens behind the `length` rows of cache slot `slot`.
-  void add_chain(int32_t slot, int32_t length, const int32_t* tokens, int32_t count);
   void add_tree(int32_t slot, int32_t length, const StepTree& tree);
+  /// A piece of a prompt: `count` tokens after the `length` rows of cache slot `slot`. Chains come
+  /// after all trees; rows that another sequence of the table appends to the same slot count as
+  /// there already.
+  void add_chain(int32_t slot, int32_t length, const int32_t* tokens, int32_t count);
   /// A tree that `merge` will finish, in `num_rows` rows; all trees get as many.
   void add_drafts(int32_t slot, int32_t length, const StepTree& tree, int32_t num_rows);
 
@@ -30,9 +32,10 @@ class StepRows {
   /// Of drafts that were uploaded: makes their rows on the device. `heads` sets the candidates.
   RowTable merge(Context& context, MergeDraftsParams heads) const;
 
+  bool is_chains_only() const { return chains_only_; }
   int32_t num_rows() const { return static_cast<int32_t>(tokens_.host.size()); }
   int32_t num_sequences() const { return static_cast<int32_t>(slots_.host.size()); }
-  int32_t max_path() const { return max_path_; }
+  int32_t max_path() const { return max_path_; }  // of the trees
   int32_t first_row(int32_t sequence) const { return first_rows_.host[sequence]; }
   /// Without padding.
   int32_t num_nodes(int32_t sequence) const { return num_nodes_.host[sequence]; }

@@ -15,6 +15,12 @@ void StepTree::reset(int32_t root, int32_t max_nodes, int32_t max_depth) {
   siblings_.assign(1, -1);
 }
 
+void StepTree::clear() {
+  tokens_.clear();
+  parents_.clear();
+  depths_.clear();
+}
+
 int32_t StepTree::child(int32_t parent, int32_t token) const {
   int32_t node = last_children_[static_cast<size_t>(parent)];
   while (node >= 0 && tokens_[static_cast<size_t>(node)] != token) {

@@ -11,6 +11,9 @@ class StepTree {
   /// Only the root; nodes may lie at depths up to `max_depth`, `max_nodes` in all.
   void reset(int32_t root, int32_t max_nodes, int32_t max_depth);
 
+  /// No node at all.
+  void clear();
+
   /// A child of `parent`; an equal sibling is reused. The node, or -1 where there is no room.
   /// Throws std::invalid_argument when `parent` is no node of the tree.
   int32_t add(int32_t parent, int32_t token);

@@ -47,7 +47,7 @@ void Decoder::forward(Context& context, const RowTable& rows, const std::vector<
                     config.layer_windows[static_cast<size_t>(i)]);
     ffn_block(context, rows.num_rows, layer);
   }
-  finish(context, outputs);
+  finish(context, rows.num_rows, outputs);
 }
 
 Activations Decoder::activations_for(const PackedMatrix& reader,
@@ -146,27 +146,25 @@ void Decoder::ffn_block(Context& context, int32_t num_rows, const LayerWeights& 
   kernels.linear(context, down);
 }
 
-void Decoder::finish(Context& context, const ForwardOutputs& outputs) {
-  if (outputs.num_outputs == 0) return;
+void Decoder::finish(Context& context, int32_t num_rows, const ForwardOutputs& outputs) {
   const ModelConfig& config = model_->config();
+  const float* weight = model_->final_norm.data();
   const PackedMatrix& lm_head = model_->lm_head();
-  const int32_t unscored = outputs.num_outputs - outputs.num_targets;
-  if (unscored > 0) {
-    normalize(context, model_->final_norm.data(), outputs.first_output, unscored, lm_head,
-              outputs.hidden);
+  if (outputs.num_targets > 0) {
+    LinearParams product;
+    product.num_rows = outputs.num_targets;
+    product.weight = &lm_head;
+    product.in = normalize(context, weight, 0, outputs.num_targets, lm_head, outputs.hidden);
+    product.epilogue = outputs.logits ? Epilogue::kStore : Epilogue::kArgmax;
+    product.out = outputs.logits;
+    product.out_stride = config.vocab_size;
+    product.argmax = outputs.targets;
+    model_->backend().kernels->linear(context, product);
   }
-  if (outputs.num_targets == 0) return;
-  LinearParams product;
-  product.num_rows = outputs.num_targets;
-  product.weight = &lm_head;
-  product.in = normalize(
-      context, model_->final_norm.data(), outputs.first_output + unscored, outputs.num_targets,
-      lm_head, outputs.hidden ? outputs.hidden + int64_t{unscored} * config.hidden_size : nullptr);
-  product.epilogue = outputs.logits ? Epilogue::kStore : Epilogue::kArgmax;
-  product.out = outputs.logits;
-  product.out_stride = config.vocab_size;
-  product.argmax = outputs.targets;
-  model_->backend().kernels->linear(context, product);
+  const int32_t unscored = num_rows - outputs.num_targets;
+  if (unscored == 0 || !outputs.hidden) return;
+  normalize(context, weight, outputs.num_targets, unscored, lm_head,
+            outputs.hidden + int64_t{outputs.num_targets} * config.hidden_size);
 }
 
 }  // namespace medusa

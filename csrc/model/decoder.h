@@ -12,12 +12,10 @@
 
 namespace medusa {
 
-/// What a forward leaves behind for `num_outputs` rows from `first_output` on; null: not wanted.
+/// What a forward leaves behind; null: not wanted.
 struct ForwardOutputs {
-  int32_t first_output = 0;
-  int32_t num_outputs = 0;
-  float* hidden = nullptr;  // [num_outputs, H], behind the final norm
-  /// Of these, the last `num_targets` rows go through the lm_head.
+  float* hidden = nullptr;  // [R, H], after the final norm
+  /// The first rows, which alone go through the lm_head.
   int32_t num_targets = 0;
   int32_t* targets = nullptr;  // [num_targets] arg-max tokens
   float* logits = nullptr;     // [num_targets, V], instead of targets
@@ -39,7 +37,7 @@ class Decoder {
   void attention_block(Context& context, const RowTable& rows, const LayerWeights& layer,
                        const KvCache& cache, int32_t window);
   void ffn_block(Context& context, int32_t num_rows, const LayerWeights& layer);
-  void finish(Context& context, const ForwardOutputs& outputs);
+  void finish(Context& context, int32_t num_rows, const ForwardOutputs& outputs);
   /// RMSNorm of the residual stream from row `first` on, in the form that `reader` takes.
   Activations normalize(Context& context, const float* weight, int32_t first, int32_t num_rows,
                         const PackedMatrix& reader, float* out_float);

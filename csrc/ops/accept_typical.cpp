@@ -55,11 +55,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> accept_typical(
   params.logits = logit_rows.const_data_ptr();
   params.seeds = reinterpret_cast<const uint64_t*>(seed_rows.const_data_ptr<int64_t>());
   params.lengths = length_rows.const_data_ptr<int32_t>();
-  params.temperature = static_cast<float>(temperature);
-  params.top_p = static_cast<float>(top_p);
-  params.top_k = static_cast<int32_t>(top_k);
-  params.epsilon = static_cast<float>(epsilon);
-  params.delta = static_cast<float>(delta);
+  SamplingRule& rule = params.rules.shared;
+  rule.temperature = static_cast<float>(temperature);
+  rule.top_p = static_cast<float>(top_p);
+  rule.top_k = static_cast<int32_t>(top_k);
+  rule.typical = true;
+  rule.epsilon = static_cast<float>(epsilon);
+  rule.delta = static_cast<float>(delta);
   call.kernels().accept_typical(call.context(), params);
   return outputs.tuple();
 }

@@ -38,9 +38,9 @@ at::Tensor sample(const at::Tensor& logits, const at::Tensor& seeds, const at::T
   params.row_stride = params.width;
   params.seeds = reinterpret_cast<const uint64_t*>(seeds_rows.const_data_ptr<int64_t>());
   params.positions = positions_rows.const_data_ptr<int32_t>();
-  params.temperature = static_cast<float>(temperature);
-  params.top_p = static_cast<float>(top_p);
-  params.top_k = static_cast<int32_t>(top_k);
+  params.rules.shared.temperature = static_cast<float>(temperature);
+  params.rules.shared.top_p = static_cast<float>(top_p);
+  params.rules.shared.top_k = static_cast<int32_t>(top_k);
   params.out = out.mutable_data_ptr<int32_t>();
   call.kernels().sample(call.context(), params);
   return out;

@@ -112,14 +112,15 @@ Accepted accept_typical(const AcceptCase& c, const std::vector<float>& logits, i
   const std::vector<uint64_t> seeds(c.num_sequences, 5);
   const Ints lengths(c.num_sequences, 30);
   AcceptTypicalParams p;
+  p.rules.shared.typical = true;
   p.accept = c.params(out);
   p.width = width;
   p.logits = logits.data();
   p.seeds = seeds.data();
   p.lengths = lengths.data();
-  p.temperature = temperature;
-  p.epsilon = epsilon;
-  p.delta = delta;
+  p.rules.shared.temperature = temperature;
+  p.rules.shared.epsilon = epsilon;
+  p.rules.shared.delta = delta;
   cpu::CpuContext context(2);
   kernels_under_test().accept_typical(context, p);
   return out;
@@ -173,7 +174,7 @@ TEST(AcceptTypical, NextRootIsDrawnAtTheEndOfThePath) {
   sample.logits = logits.data() + 4 * out.path[2];
   sample.seeds = &seed;
   sample.positions = &position;
-  sample.temperature = 0.8f;
+  sample.rules.shared.temperature = 0.8f;
   sample.out = &expected;
   cpu::CpuContext context(1);
   kernels_under_test().sample(context, sample);

@@ -36,9 +36,9 @@ std::vector<int32_t> sample(const std::vector<float>& logits, int64_t width, con
   p.row_stride = width;
   p.seeds = seeds.data();
   p.positions = positions.data();
-  p.temperature = rule.temperature;
-  p.top_p = rule.top_p;
-  p.top_k = rule.top_k;
+  p.rules.shared.temperature = rule.temperature;
+  p.rules.shared.top_p = rule.top_p;
+  p.rules.shared.top_k = rule.top_k;
   p.out = out.data();
   cpu::CpuContext context(num_threads);
   kernels_under_test().sample(context, p);

@@ -13,67 +13,23 @@
 #include <vector>
 
 #include "tests/kernels_under_test.h"
+#include "tests/plain_decoding.h"
 #include "tests/tiny_model.h"
 
 namespace medusa {
 namespace {
 
+using testing::decode_plainly;
+using testing::greedy;
+using testing::kPrompt;
 using testing::make_tiny_heads;
 using testing::make_tiny_model;
+using testing::node_logits;
+using testing::Plain;
+using testing::sampled;
+using testing::Sampling;
+using testing::step;
 using testing::TinyOptions;
-
-const std::vector<int32_t> kPrompt = {5, 17, 42, 42, 9, 3, 77, 100, 0, 1, 2};
-
-struct Plain {
-  std::vector<int32_t> tokens;
-  std::vector<std::vector<float>> logits;  // [token], those that decided it
-};
-
-std::vector<float> path_logits(Session& session, int32_t b, int32_t node) {
-  std::vector<float> row(static_cast<size_t>(session.model().config().vocab_size));
-  session.copy_logits(b, node, row.data());
-  return row;
-}
-
-void step(Session& session) {
-  session.verify();
-  session.accept();
-  session.compact();
-}
-
-Plain decode_plainly(const std::shared_ptr<Model>& model, const Sampling& sampling, int32_t count,
-                     const std::vector<int32_t>& prompt = kPrompt) {
-  Session session(model, 1, 200, 1, DType::kFloat32);
-  session.keep_logits(true);
-  session.set_sampling(sampling);
-  Plain plain;
-  plain.tokens.push_back(
-      session.prefill(0, prompt.data(), static_cast<int32_t>(prompt.size()), nullptr));
-  plain.logits.emplace_back(static_cast<size_t>(model->config().vocab_size));
-  session.copy_prefill_logits(plain.logits.back().data());
-  while (static_cast<int32_t>(plain.tokens.size()) < count) {
-    session.begin_step();
-    step(session);
-    plain.tokens.push_back(session.root(0));
-    plain.logits.push_back(path_logits(session, 0, 0));
-  }
-  return plain;
-}
-
-Sampling greedy() {
-  Sampling sampling;
-  sampling.seeds = {0};
-  return sampling;
-}
-
-Sampling sampled(uint64_t seed) {
-  Sampling sampling;
-  sampling.temperature = 0.8f;
-  sampling.top_p = 0.9f;
-  sampling.top_k = 40;
-  sampling.seeds = {seed};
-  return sampling;
-}
 
 /// A random tree with the true continuation planted along a random path of random length.
 void plant(Session& session, const std::vector<int32_t>& truth, size_t done, std::mt19937& random,
@@ -110,8 +66,8 @@ void expect_planted_trees_exact(const TinyOptions& options, const Sampling& samp
       std::mt19937 random(seed);
       Session session(model, 1, 200, 80, DType::kFloat32);
       session.set_num_threads(num_threads);
-      session.keep_logits(true);
-      session.set_sampling(sampling);
+      session.keep_logits(0, true);
+      session.set_sampling(0, sampling.rule, sampling.seed);
       std::vector<int32_t> tokens = {
           session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr)};
       std::set<size_t> counts;
@@ -123,7 +79,7 @@ void expect_planted_trees_exact(const TinyOptions& options, const Sampling& samp
         const std::vector<int32_t>& path = session.accepted_path(0);
         counts.insert(path.size());
         for (size_t i = 0; i < path.size(); ++i) {
-          ASSERT_EQ(path_logits(session, 0, path[i]), plain.logits[tokens.size() + i]);
+          ASSERT_EQ(node_logits(session, 0, path[i]), plain.logits[tokens.size() + i]);
         }
         tokens.insert(tokens.end(), session.emitted(0).begin(), session.emitted(0).end());
         ASSERT_EQ(session.root(0), tokens.back());
@@ -288,7 +244,7 @@ TEST_P(SessionTest, EndTokensEndAStep) {
   const Plain plain = decode_plainly(model, greedy(), 40);
   for (const bool ends : {false, true}) {
     Session session(model, 1, 100, 8, DType::kFloat32);
-    if (ends) session.set_end_tokens({-5, plain.tokens[20]});
+    if (ends) session.set_end_tokens(0, {-5, plain.tokens[20]});
     session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr);
     std::vector<int32_t> tokens = {plain.tokens[0]};
     while (tokens.size() < 30) {
@@ -349,7 +305,10 @@ TEST(SessionLimitsTest, BadInputIsRefusedAndTheSessionStaysUsable) {
   EXPECT_THROW(Session(model, 1, 0, 8, DType::kFloat32), std::invalid_argument);
   EXPECT_THROW(Session(model, 1, 12, 1025, DType::kFloat32), std::invalid_argument);
   Session session(model, 1, 12, 4, DType::kFloat32);
-  EXPECT_THROW(session.begin_step(), std::invalid_argument);
+  session.begin_step();
+  EXPECT_THROW(session.add_node(0, 0, 5), std::invalid_argument);
+  EXPECT_THROW(session.set_tree(0, {5}, {-1}), std::invalid_argument);
+  EXPECT_THROW(session.verify(), std::invalid_argument);
   const std::vector<int32_t> bad = {1, 101};
   EXPECT_THROW(session.prefill(0, bad.data(), 2, nullptr), std::invalid_argument);
   EXPECT_THROW(session.prefill(0, kPrompt.data(), 0, nullptr), std::invalid_argument);

@@ -107,17 +107,19 @@ class Run:
 
     def _prefill(self) -> None:
         options, native = self._options, self._session.native
-        native.set_sampling(
-            options.temperature,
-            options.top_p,
-            min(options.top_k, self._session.model.config.vocab_size),
-            self._seeds,
-            options.acceptance,
-            options.epsilon,
-            options.delta,
-        )
-        native.set_end_tokens(self._end_ids())
-        native.keep_logits(options.logprobs > 0)
+        for b in range(self._session.batch):
+            native.set_sampling(
+                b,
+                options.temperature,
+                options.top_p,
+                min(options.top_k, self._session.model.config.vocab_size),
+                self._seeds[b] if self._seeds else 0,
+                options.acceptance,
+                options.epsilon,
+                options.delta,
+            )
+            native.set_end_tokens(b, self._end_ids())
+            native.keep_logits(b, options.logprobs > 0)
         native.set_profiling(options.profile)
         self._clock.lap("host")
         for b, prompt in enumerate(self._prompts):

@@ -38,7 +38,7 @@ def measure(
     tokens = np.random.default_rng(0).integers(0, vocab_size, _CONTEXT, dtype=np.int32)
     session.truncate(0, 0)
     session.set_active([0])
-    session.set_sampling()
+    session.set_sampling(0)
     session.prefill(0, tokens)
     limit = min(session.max_nodes, session.max_length - _CONTEXT)
     sizes = [size for size in _ROWS if size <= limit]

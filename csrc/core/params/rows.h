@@ -24,7 +24,7 @@ struct RowTable {
   const int32_t* positions = nullptr;    // [R], length + depth
   const int32_t* nodes = nullptr;        // [R], index within the sequence's nodes
   const int32_t* first_rows = nullptr;   // [B' + 1]
-  const int32_t* cache_slots = nullptr;  // [B'], the sequence's row of the cache
+  const int32_t* cache_slots = nullptr;  // [B'], the sequence's row of the cache; may repeat
   const int32_t* lengths = nullptr;      // [B'], cache rows that are valid for every row
   /// [R, W]; bit j is set when node j of the same sequence is the node itself or an ancestor.
   /// null: every sequence is a chain (a prompt chunk, plain decoding): node j sees nodes 0 … j.

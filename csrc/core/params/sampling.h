@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "core/host_device.h"
 #include "core/params/step.h"
 
 namespace medusa {
@@ -19,6 +20,30 @@ struct ArgmaxParams {
   int32_t* out = nullptr;  // [R]
 };
 
+/// How a token is drawn, and which drafts are accepted.
+struct SamplingRule {
+  float temperature = 1;  // at most 0: the arg-max
+  float top_p = 1;        // 1: off
+  int32_t top_k = 0;      // 0: off
+  bool typical = false;   // accepts typical drafts, not only those that are targets
+  float epsilon = 0.09f;  // of typical acceptance
+  float delta = 0.3f;     // likewise
+
+  bool filters() const { return top_k > 0 || top_p < 1; }
+};
+
+/// The rules of all rows (or sequences): one for all of them, or each its own.
+struct SamplingRules {
+  SamplingRule shared;
+  const SamplingRule* own = nullptr;  // [R] or [B]; null: `shared` for all
+  bool any_filters = true;            // of `own`: whether some rule has a top_k or a top_p
+
+  bool filters() const { return own != nullptr ? any_filters : shared.filters(); }
+  MEDUSA_HOST_DEVICE SamplingRule operator[](int64_t i) const {
+    return own != nullptr ? own[i] : shared;
+  }
+};
+
 /// Sampling as an arg-max: keyed Gumbel noise is added to logits / temperature, after top-k and
 /// top-p. Noise is a function of (seed, position, token) alone (core/noise.h).
 struct SampleParams {
@@ -29,15 +54,14 @@ struct SampleParams {
   int64_t row_stride = 0;
   const uint64_t* seeds = nullptr;     // [R]
   const int32_t* positions = nullptr;  // [R], position of the token that is drawn
-  float temperature = 1;
-  float top_p = 1;         // 1: off
-  int32_t top_k = 0;       // 0: off
-  int32_t* out = nullptr;  // [R]
+  SamplingRules rules;                 // [R]
+  int32_t* out = nullptr;              // [R]
 };
 
 /// Typical acceptance (Medusa, section 3.3.1): child x of an accepted node is accepted when
 /// p(x) > min(epsilon, delta * exp(-H)), p the tempered softmax at the parent; the longest accepted
-/// path, ties by the sum of log p. The next root is drawn like `SampleParams` does.
+/// path, ties by the sum of log p. The next root is drawn like `SampleParams` does. Of sequences
+/// whose rule is not typical nothing is written.
 struct AcceptTypicalParams {
   AcceptParams accept;  // targets unused
   int64_t width = 0;    // V
@@ -45,11 +69,7 @@ struct AcceptTypicalParams {
   const void* logits = nullptr;      // [B, N, V]
   const uint64_t* seeds = nullptr;   // [B]
   const int32_t* lengths = nullptr;  // [B], position of the root: noise is keyed by position
-  float temperature = 1;
-  float top_p = 1;
-  int32_t top_k = 0;
-  float epsilon = 0.09f;
-  float delta = 0.3f;
+  SamplingRules rules;               // [B]
 };
 
 }  // namespace medusa

@@ -64,8 +64,9 @@ struct PublishParams {
   const int32_t* path = nullptr;        // [B', P]
   int32_t* count = nullptr;             // [B']
   int32_t* next_root = nullptr;         // [B']
+  const int32_t* slots = nullptr;       // [B'], rows of `end_tokens`
   int32_t num_end_tokens = 0;           // E
-  const int32_t* end_tokens = nullptr;  // [E]
+  const int32_t* end_tokens = nullptr;  // [B, E], -1 after a slot's own
   const int32_t* step = nullptr;        // [1], this step's number, at least 1
   StepEntries entries;
 };

@@ -23,20 +23,23 @@ struct TypicalWalk {
 
 /// Fills log_sums, largest and bounds of a node whose children are in question.
 template <typename T>
-void look_at(const AcceptTypicalParams& p, const T* logits, int32_t node, TypicalWalk& walk) {
+void look_at(const T* logits, int64_t width, const SamplingRule& rule, int32_t node,
+             TypicalWalk& walk) {
   constexpr float kNever = -std::numeric_limits<float>::infinity();
-  const float largest = largest_of(logits, 0, p.width);
-  const SoftmaxSums sums = softmax_sums(logits, p.width, largest, p.temperature, kNever);
+  const float largest = largest_of(logits, 0, width);
+  const SoftmaxSums sums = softmax_sums(logits, width, largest, rule.temperature, kNever);
   const double log_sum = std::log(sums.sum);
   const double entropy = log_sum - sums.weighted / sums.sum;
   walk.largest[node] = largest;
   walk.log_sums[node] = static_cast<float>(log_sum);
-  walk.bounds[node] = std::min(p.epsilon, p.delta * static_cast<float>(std::exp(-entropy)));
+  walk.bounds[node] = std::min(rule.epsilon, rule.delta * static_cast<float>(std::exp(-entropy)));
 }
 
 template <typename T>
 void accept_typical_sequence(const AcceptTypicalParams& p, int32_t b, float* memory) {
   const AcceptParams& a = p.accept;
+  const SamplingRule rule = p.rules[b];
+  if (!rule.typical) return;
   const int64_t first = a.first_rows ? a.first_rows[b] : int64_t{b} * a.max_nodes;
   const int32_t num_nodes = a.num_nodes ? a.num_nodes[b] : a.max_nodes;
   const T* logits = static_cast<const T*>(p.logits) + first * p.width;
@@ -58,8 +61,8 @@ void accept_typical_sequence(const AcceptTypicalParams& p, int32_t b, float* mem
     walk.depths[node] = 0;
     if (parent < 0 || walk.depths[parent] == 0 || walk.depths[parent] == a.max_path) continue;
     const T* row = logits + parent * p.width;
-    if (std::isnan(walk.largest[parent])) look_at(p, row, parent, walk);
-    const float log_p = (to_float(row[tokens[node]]) - walk.largest[parent]) / p.temperature -
+    if (std::isnan(walk.largest[parent])) look_at(row, p.width, rule, parent, walk);
+    const float log_p = (to_float(row[tokens[node]]) - walk.largest[parent]) / rule.temperature -
                         walk.log_sums[parent];
     if (!(std::exp(log_p) > walk.bounds[parent])) continue;
     walk.depths[node] = walk.depths[parent] + 1;
@@ -72,7 +75,6 @@ void accept_typical_sequence(const AcceptTypicalParams& p, int32_t b, float* mem
 
   a.count[b] = walk.depths[best];
   for (int32_t node = best, i = a.count[b]; i > 0; node = parents[node]) path[--i] = node;
-  const SamplingRule rule = {p.temperature, p.top_p, p.top_k};
   a.next_root[b] = sample_row(logits + best * p.width, p.width, rule, p.seeds[b],
                               p.lengths[b] + a.count[b], memory + TypicalWalk::floats(a.max_nodes));
 }

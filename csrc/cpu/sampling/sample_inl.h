@@ -93,13 +93,6 @@ int32_t draw(const SampledRow<T>& row, uint64_t key, float temperature, float th
   return static_cast<int32_t>(winner);
 }
 
-/// What sampling needs to know beside the row; positions and seeds are per draw.
-struct SamplingRule {
-  float temperature;
-  float top_p;
-  int32_t top_k;
-};
-
 /// `memory` holds sample_scratch_floats(width) floats.
 template <typename T>
 int32_t sample_row(const T* logits, int64_t width, const SamplingRule& rule, uint64_t seed,
@@ -118,10 +111,9 @@ int32_t sample_row(const T* logits, int64_t width, const SamplingRule& rule, uin
 template <typename T>
 void sample_rows(CpuContext& context, const SampleParams& p) {
   const T* logits = static_cast<const T*>(p.logits);
-  const SamplingRule rule = {p.temperature, p.top_p, p.top_k};
   context.parallel_for(p.num_rows, 1, [&](int64_t row, int64_t, int thread) {
     float* memory = context.scratch<float>(thread, sample_scratch_floats(p.width));
-    p.out[row] = sample_row(logits + row * p.row_stride, p.width, rule, p.seeds[row],
+    p.out[row] = sample_row(logits + row * p.row_stride, p.width, p.rules[row], p.seeds[row],
                             p.positions[row], memory);
   });
 }

@@ -20,7 +20,7 @@ struct WalkArgs {
   const float* log_sum_exp;  // [B, N]
   const float* entropy;      // [B, N]
   const int32_t* argmax;     // [B, N]
-  int32_t* row_index;        // [B], the logits row of the next root, -1 for an empty sequence
+  int32_t* row_index;        // [B], the logits row of the next root, -1 for none
   int32_t* positions;        // [B], the next root's position
 };
 
@@ -35,26 +35,28 @@ __device__ __forceinline__ int node_count(const AcceptParams& accept, int64_t b)
 }
 
 // Grid (ceil(N / threads), B). A thread owns a node and names its row of the logits, -1 for
-// padding.
-__global__ void __launch_bounds__(kThreads) node_rows_kernel(AcceptParams accept, int32_t* rows) {
+// padding and for sequences whose rule is not typical.
+__global__ void __launch_bounds__(kThreads)
+    node_rows_kernel(AcceptParams accept, SamplingRules rules, int32_t* rows) {
   const int node = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   const int64_t b = blockIdx.y;
   if (node >= accept.max_nodes) return;
-  rows[b * accept.max_nodes + node] =
-      node < node_count(accept, b) ? static_cast<int32_t>(first_row(accept, b) + node) : -1;
+  rows[b * accept.max_nodes + node] = rules[b].typical && node < node_count(accept, b)
+                                          ? static_cast<int32_t>(first_row(accept, b) + node)
+                                          : -1;
 }
 
 // log p of a token at its parent (node `parent` of [B, N], row `row` of the logits), or -inf when
 // it is not typical there. At temperature 0 the distribution is one token, the arg-max.
-__device__ __forceinline__ float typical_log_prob(const WalkArgs& args, int64_t parent, int64_t row,
-                                                  int32_t token) {
+__device__ __forceinline__ float typical_log_prob(const WalkArgs& args, const SamplingRule& rule,
+                                                  int64_t parent, int64_t row, int32_t token) {
   const AcceptTypicalParams& params = args.params;
-  if (params.temperature <= 0) {
+  if (rule.temperature <= 0) {
     return args.argmax[parent] == token ? 0.0f : negative_infinity();
   }
   const float logit = load_as_float(params.logits, params.dtype, row * params.width + token);
-  const float log_prob = logit / params.temperature - args.log_sum_exp[parent];
-  const float bound = fminf(params.epsilon, params.delta * expf(-args.entropy[parent]));
+  const float log_prob = logit / rule.temperature - args.log_sum_exp[parent];
+  const float bound = fminf(rule.epsilon, rule.delta * expf(-args.entropy[parent]));
   return expf(log_prob) > bound ? log_prob : negative_infinity();
 }
 
@@ -65,6 +67,11 @@ __global__ void __launch_bounds__(kWarp) walk_kernel(WalkArgs args) {
   const AcceptParams& accept = args.params.accept;
   const int64_t b = blockIdx.x;
   const int lane = static_cast<int>(threadIdx.x);
+  const SamplingRule rule = args.params.rules[b];
+  if (!rule.typical) {
+    if (lane == 0) args.row_index[b] = -1;
+    return;
+  }
   const int64_t first = first_row(accept, b);
   const int32_t* tokens = accept.tokens + first;
   const int32_t* parents = accept.parents + first;
@@ -78,7 +85,7 @@ __global__ void __launch_bounds__(kWarp) walk_kernel(WalkArgs args) {
     depth[j] = j == 0 ? 1 : 0;
     total[j] = 0;
     log_prob[j] = j == 0 || parent < 0 ? negative_infinity()
-                                       : typical_log_prob(args, b * accept.max_nodes + parent,
+                                       : typical_log_prob(args, rule, b * accept.max_nodes + parent,
                                                           first + parent, tokens[j]);
   }
   __syncwarp();
@@ -154,12 +161,13 @@ cudaError_t accept_typical(const CudaContext& context, const AcceptTypicalParams
 
   cudaError_t status = launch(
       node_rows_kernel, dim3((accept.max_nodes + kThreads - 1) / kThreads, accept.num_sequences),
-      dim3(kThreads), 0, context.stream, accept, node_rows);
+      dim3(kThreads), 0, context.stream, accept, params.rules, node_rows);
   if (status != cudaSuccess) return status;
 
   RowReductionParams reduction;
   reduction.rows = {rows, params.width, params.dtype, params.logits, params.width, node_rows};
-  reduction.temperature = params.temperature > 0 ? params.temperature : 1.0f;
+  reduction.rules = params.rules;
+  reduction.rows_per_rule = accept.max_nodes;
   reduction.out = argmax;
   reduction.log_sum_exp = log_sum_exp;
   reduction.entropy = entropy;
@@ -177,9 +185,7 @@ cudaError_t accept_typical(const CudaContext& context, const AcceptTypicalParams
                params.logits,        params.width, row_index};
   draw.seeds = params.seeds;
   draw.positions = positions;
-  draw.temperature = params.temperature;
-  draw.top_p = params.top_p;
-  draw.top_k = params.top_k;
+  draw.rules = params.rules;
   draw.out = accept.next_root;
   draw.workspace = workspace.rest();
   return sample_rows(context, draw);

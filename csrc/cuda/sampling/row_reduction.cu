@@ -93,6 +93,10 @@ __global__ void __launch_bounds__(kThreads) reduce_chunk_kernel(RowReductionPara
   const int64_t source = rows.row_index != nullptr ? rows.row_index[row] : row;
   if (source < 0) return;
   const T* logits = static_cast<const T*>(rows.logits) + source * rows.row_stride;
+  float temperature = 0;
+  if constexpr (kKind != RowReduction::kArgmax) {
+    temperature = params.rules[row / params.rows_per_rule].temperature;
+  }
   const int64_t begin = int64_t{blockIdx.x} * kChunk;
   const int64_t end = min(begin + kChunk, rows.width);
   uint64_t noise = 0;
@@ -112,13 +116,17 @@ __global__ void __launch_bounds__(kThreads) reduce_chunk_kernel(RowReductionPara
                 const int64_t id = first + i;
                 const bool inside = id >= begin && id < end;
                 z[i] = inside ? values[i] : negative_infinity();
-                if constexpr (kKind == RowReduction::kEntropy) z[i] /= params.temperature;
+                if constexpr (kKind == RowReduction::kEntropy) {
+                  if (temperature > 0) z[i] /= temperature;
+                }
                 if (!inside) continue;
                 float value = values[i];
                 if constexpr (kKind == RowReduction::kGumbel) {
-                  if (value < threshold) continue;
-                  value = value / params.temperature +
-                          gumbel(noise_bits(noise, static_cast<int32_t>(id)));
+                  if (temperature > 0) {
+                    if (value < threshold) continue;
+                    value =
+                        value / temperature + gumbel(noise_bits(noise, static_cast<int32_t>(id)));
+                  }
                 }
                 partial.key = max_key(partial.key, value_id_key(value, id));
               }

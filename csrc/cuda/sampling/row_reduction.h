@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "core/params/sampling.h"
 #include "cuda/runtime/context.h"
 
 namespace medusa::cuda {
@@ -25,7 +26,8 @@ enum class RowReduction { kArgmax, kGumbel, kEntropy };
 
 struct RowReductionParams {
   LogitRows rows;
-  float temperature = 1;               // kGumbel and kEntropy: above 0
+  SamplingRules rules;  // kGumbel and kEntropy: one for `rows_per_rule` rows
+  int32_t rows_per_rule = 1;
   const uint64_t* seeds = nullptr;     // [num_rows] kGumbel
   const int32_t* positions = nullptr;  // [num_rows] kGumbel
   const float* thresholds = nullptr;   // [num_rows] kGumbel: smaller logits are left out; or null
@@ -41,12 +43,10 @@ cudaError_t reduce_rows(const CudaContext& context, RowReduction kind,
                         const RowReductionParams& params);
 
 /// The smallest logit that top-k, then top-p of what is left, keep: thresholds [num_rows]. Logits
-/// equal to it are all kept. `top_k` 0 and `top_p` 1 are off.
+/// equal to it are all kept. Rows at temperature 0 get none.
 struct ThresholdParams {
   LogitRows rows;
-  float temperature = 1;
-  float top_p = 1;
-  int32_t top_k = 0;
+  SamplingRules rules;          // [num_rows]
   float* thresholds = nullptr;  // [num_rows]
 };
 cudaError_t sampling_thresholds(const CudaContext& context, const ThresholdParams& params);

@@ -15,16 +15,16 @@ cudaError_t sample_rows(const CudaContext& context, const SampleRowsParams& para
   reduction.rows = params.rows;
   reduction.out = params.out;
   reduction.partials = workspace.rest();
-  if (params.temperature <= 0) return reduce_rows(context, RowReduction::kArgmax, reduction);
+  const bool is_greedy = params.rules.own == nullptr && params.rules.shared.temperature <= 0;
+  if (is_greedy) return reduce_rows(context, RowReduction::kArgmax, reduction);
 
-  if (params.top_k > 0 || params.top_p < 1) {
-    const ThresholdParams filter = {params.rows, params.temperature, params.top_p, params.top_k,
-                                    thresholds};
+  if (params.rules.filters()) {
+    const ThresholdParams filter = {params.rows, params.rules, thresholds};
     const cudaError_t status = sampling_thresholds(context, filter);
     if (status != cudaSuccess) return status;
     reduction.thresholds = thresholds;
   }
-  reduction.temperature = params.temperature;
+  reduction.rules = params.rules;
   reduction.seeds = params.seeds;
   reduction.positions = params.positions;
   return reduce_rows(context, RowReduction::kGumbel, reduction);
@@ -39,9 +39,7 @@ cudaError_t sample(const CudaContext& context, const SampleParams& params) {
                params.logits,   params.row_stride, nullptr};
   rows.seeds = params.seeds;
   rows.positions = params.positions;
-  rows.temperature = params.temperature;
-  rows.top_p = params.top_p;
-  rows.top_k = params.top_k;
+  rows.rules = params.rules;
   rows.out = params.out;
   rows.workspace = context.workspace;
   return sample_rows(context, rows);

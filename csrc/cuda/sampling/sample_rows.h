@@ -13,11 +13,9 @@ struct SampleRowsParams {
   LogitRows rows;
   const uint64_t* seeds = nullptr;     // [num_rows]
   const int32_t* positions = nullptr;  // [num_rows], of the token that is drawn
-  float temperature = 1;               // 0: arg-max
-  float top_p = 1;
-  int32_t top_k = 0;
-  int32_t* out = nullptr;     // [num_rows]
-  void* workspace = nullptr;  // sample_rows_bytes
+  SamplingRules rules;                 // [num_rows]
+  int32_t* out = nullptr;              // [num_rows]
+  void* workspace = nullptr;           // sample_rows_bytes
 };
 
 int64_t sample_rows_bytes(int32_t num_rows, int64_t width);

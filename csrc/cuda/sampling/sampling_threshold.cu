@@ -65,10 +65,11 @@ __device__ __forceinline__ void find_digit(Search& search, unsigned long long& g
 // The highest key t such that the weights of all logits with keys from t up sum to the goal.
 // Weights: 1 each (top-k), or the mass relative to `max` (top-p, only of keys from `floor` up).
 template <typename T, bool kMass>
-__device__ __forceinline__ uint32_t search_key(const ThresholdParams& params, const T* logits,
-                                               float max, uint32_t floor, Search& search) {
+__device__ __forceinline__ uint32_t search_key(const T* logits, int64_t width,
+                                               const SamplingRule& rule, float max, uint32_t floor,
+                                               Search& search) {
   const int thread = static_cast<int>(threadIdx.x);
-  unsigned long long goal = kMass ? 0 : static_cast<unsigned long long>(params.top_k);
+  unsigned long long goal = kMass ? 0 : static_cast<unsigned long long>(rule.top_k);
   uint32_t key = 0;
 #pragma unroll 1
   for (int shift = 24; shift >= 0; shift -= 8) {
@@ -76,17 +77,17 @@ __device__ __forceinline__ uint32_t search_key(const ThresholdParams& params, co
     __syncthreads();
     const uint32_t known = shift == 24 ? 0 : key >> (shift + 8);
     unsigned long long* bins = search.bins[thread / kWarp % kCopies];
-    visit_row(logits, 0, params.rows.width, thread, kThreads,
+    visit_row(logits, 0, width, thread, kThreads,
               [&](int64_t first, float (&values)[16 / sizeof(T)]) {
 #pragma unroll
                 for (int i = 0; i < static_cast<int>(16 / sizeof(T)); ++i) {
-                  if (first + i < 0 || first + i >= params.rows.width) continue;
+                  if (first + i < 0 || first + i >= width) continue;
                   const uint32_t bits = ordered_bits(values[i]);
                   if (shift < 24 && bits >> (shift + 8) != known) continue;
                   unsigned long long weight = 1;
                   if constexpr (kMass) {
                     if (bits < floor) continue;
-                    const float mass = expf((values[i] - max) / params.temperature) * kMassUnit;
+                    const float mass = expf((values[i] - max) / rule.temperature) * kMassUnit;
                     if (!(mass >= 1.0f)) continue;  // too small to count, or NaN
                     weight = static_cast<unsigned long long>(mass);
                   }
@@ -94,7 +95,7 @@ __device__ __forceinline__ uint32_t search_key(const ThresholdParams& params, co
                 }
               });
     __syncthreads();
-    if (thread < kWarp) find_digit(search, goal, params.top_p, kMass && shift == 24);
+    if (thread < kWarp) find_digit(search, goal, rule.top_p, kMass && shift == 24);
     __syncthreads();
     key |= search.digit << shift;
     goal -= search.above;
@@ -110,14 +111,16 @@ __global__ void __launch_bounds__(kThreads) threshold_kernel(ThresholdParams par
   const int64_t row = blockIdx.x;
   const int64_t source = rows.row_index != nullptr ? rows.row_index[row] : row;
   if (source < 0) return;
+  const SamplingRule rule = params.rules[row];
+  if (rule.temperature <= 0) return;
   const T* logits = static_cast<const T*>(rows.logits) + source * rows.row_stride;
   const int thread = static_cast<int>(threadIdx.x);
 
   uint32_t key = 0;
-  if (params.top_k > 0 && params.top_k < rows.width) {
-    key = search_key<T, false>(params, logits, 0.0f, 0, search);
+  if (rule.top_k > 0 && rule.top_k < rows.width) {
+    key = search_key<T, false>(logits, rows.width, rule, 0.0f, 0, search);
   }
-  if (params.top_p < 1.0f) {
+  if (rule.top_p < 1.0f) {
     float max = negative_infinity();
     visit_row(logits, 0, rows.width, thread, kThreads,
               [&](int64_t first, float (&values)[16 / sizeof(T)]) {
@@ -130,7 +133,7 @@ __global__ void __launch_bounds__(kThreads) threshold_kernel(ThresholdParams par
     if (thread % kWarp == 0) search.scratch[thread / kWarp] = max;
     __syncthreads();
     for (int warp = 0; warp < kThreads / kWarp; ++warp) max = fmaxf(max, search.scratch[warp]);
-    key = max_key(key, search_key<T, true>(params, logits, max, key, search));
+    key = max_key(key, search_key<T, true>(logits, rows.width, rule, max, key, search));
   }
   if (thread == 0) {
     params.thresholds[row] = key == 0 ? negative_infinity() : from_ordered_bits(key);

@@ -11,9 +11,10 @@ constexpr int kWarps = kThreads / kWarp;
 
 // ---- kernels ----------------------------------------------------------------------------------
 
-__device__ __forceinline__ bool is_end_token(const PublishParams& params, int token) {
+__device__ __forceinline__ bool is_end_token(const PublishParams& params, const int32_t* end_tokens,
+                                             int token) {
   for (int i = 0; i < params.num_end_tokens; ++i) {
-    if (params.end_tokens[i] == token) return true;
+    if (end_tokens[i] == token) return true;
   }
   return false;
 }
@@ -25,6 +26,7 @@ __device__ __forceinline__ void publish_sequence(const PublishParams& params, in
   const StepEntries& entries = params.entries;
   const int32_t* tokens = params.tokens + params.first_rows[b];
   const int32_t* path = params.path + b * params.max_path;
+  const int32_t* end_tokens = params.end_tokens + int64_t{params.slots[b]} * params.num_end_tokens;
   const int64_t row = entry * entries.num_sequences + b;
   int count = params.count[b];
   int root = params.next_root[b];
@@ -32,7 +34,8 @@ __device__ __forceinline__ void publish_sequence(const PublishParams& params, in
     const int i = base + lane;
     int token = -1;
     if (i < count) token = i == count - 1 ? root : tokens[path[i + 1]];
-    const unsigned ends = __ballot_sync(kAllLanes, i < count && is_end_token(params, token));
+    const unsigned ends =
+        __ballot_sync(kAllLanes, i < count && is_end_token(params, end_tokens, token));
     if (ends != 0) {
       const int end_lane = __ffs(static_cast<int>(ends)) - 1;
       root = __shfl_sync(kAllLanes, token, end_lane);

@@ -178,16 +178,17 @@ void check_typical(DType dtype, const TypicalRule& rule, bool packed, unsigned s
     DeviceTrees device(trees, trees.tokens, max_path);
     device.params.targets = nullptr;
     AcceptTypicalParams params;
+    params.rules.shared.typical = true;
     params.accept = device.params;
     params.width = width;
     params.dtype = dtype;
     params.logits = device_logits.data();
     params.seeds = seeds.data();
     params.lengths = lengths.data();
-    params.temperature = rule.temperature;
-    params.epsilon = rule.epsilon;
-    params.delta = rule.delta;
-    params.top_k = 50;
+    params.rules.shared.temperature = rule.temperature;
+    params.rules.shared.epsilon = rule.epsilon;
+    params.rules.shared.delta = rule.delta;
+    params.rules.shared.top_k = 50;
     ASSERT_LE(workspace_bytes(params), context.workspace_bytes);
     ASSERT_EQ(cudaSuccess, accept_typical(context, params));
     for (int b = 0; b < trees.num_sequences(); ++b) {
@@ -208,8 +209,8 @@ void check_typical(DType dtype, const TypicalRule& rule, bool packed, unsigned s
         sample_params.row_stride = width;
         sample_params.seeds = seeds.data() + b;
         sample_params.positions = position.data();
-        sample_params.temperature = rule.temperature;
-        sample_params.top_k = 50;
+        sample_params.rules.shared.temperature = rule.temperature;
+        sample_params.rules.shared.top_k = 50;
         sample_params.out = drawn.data();
         ASSERT_EQ(cudaSuccess, sample(context, sample_params));
         expected.next_root = drawn.host()[0];
@@ -246,12 +247,13 @@ TEST(AcceptTypical, IsGreedyAtTemperatureZero) {
   TestContext context(1 << 20);
   DeviceTrees device(trees, targets, max_path);
   AcceptTypicalParams params;
+  params.rules.shared.typical = true;
   params.accept = device.params;
   params.width = width;
   params.logits = device_logits.data();
   params.seeds = seeds.data();
   params.lengths = lengths.data();
-  params.temperature = 0;
+  params.rules.shared.temperature = 0;
   ASSERT_EQ(cudaSuccess, accept_typical(context, params));
   for (int b = 0; b < 2; ++b) {
     expect_accepted(walk(trees, b, targets, max_path), device, b, max_path);

@@ -98,10 +98,10 @@ void plant(Session& session, const std::vector<int32_t>& truth, size_t done, std
 
 /// The first tokens behind the prompt; with `truth` drafted from it in trees.
 std::vector<int32_t> decode(const std::shared_ptr<Model>& model, DType kv_dtype,
-                            const Sampling& sampling, const std::vector<int32_t>* truth,
+                            const SamplingRule& sampling, const std::vector<int32_t>* truth,
                             int* num_steps) {
   Session session(model, 1, 120, 24, kv_dtype);
-  session.set_sampling(sampling);
+  session.set_sampling(0, sampling, 21);
   std::mt19937 random(9);
   std::vector<int32_t> tokens = {
       session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr)};
@@ -117,19 +117,10 @@ std::vector<int32_t> decode(const std::shared_ptr<Model>& model, DType kv_dtype,
   return tokens;
 }
 
-Sampling sampling_at(float temperature) {
-  Sampling sampling;
-  sampling.temperature = temperature;
-  sampling.top_p = 0.95f;
-  sampling.top_k = 50;
-  sampling.seeds = {21};
-  return sampling;
-}
-
 void check(DType dtype, float temperature, int32_t window) {
   SCOPED_TRACE(::testing::Message()
                << dtype_name(dtype) << " T " << temperature << " window " << window);
-  const Sampling sampling = sampling_at(temperature);
+  const SamplingRule sampling = {temperature, 0.95f, 50};
   int num_steps = 0;
   const std::vector<int32_t> expected =
       decode(make_model(cpu::make_backend(), dtype, window), dtype, sampling, nullptr, &num_steps);

@@ -153,9 +153,9 @@ TEST(Sample, IsTheNoisyArgmaxOfWhatIsKept) {
         params.row_stride = logits.stride;
         params.seeds = seeds.data();
         params.positions = positions.data();
-        params.temperature = rule.temperature;
-        params.top_p = rule.top_p;
-        params.top_k = rule.top_k;
+        params.rules.shared.temperature = rule.temperature;
+        params.rules.shared.top_p = rule.top_p;
+        params.rules.shared.top_k = rule.top_k;
         TestContext context(workspace_bytes(params));
         under_schedules([&] {
           const DeviceVector<int32_t> out(5);

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <random>
 #include <vector>
@@ -44,13 +45,11 @@ struct Drafting {
   Texts truth;             // [B], planted in pieces; empty: not
 };
 
-Sampling sampling_at(float temperature, bool typical) {
-  Sampling sampling;
-  sampling.temperature = temperature;
-  sampling.top_p = 0.9f;
-  sampling.typical = typical;
-  sampling.seeds = {4, 5, 6};
-  return sampling;
+using Rules = std::array<SamplingRule, kBatch>;
+
+Rules sampling_at(float temperature, bool typical) {
+  const SamplingRule rule = {temperature, 0.9f, 0, typical};
+  return {rule, rule, rule};
 }
 
 void draft(Session& session, const std::vector<int32_t>& active, const Drafting& drafting,
@@ -76,15 +75,15 @@ void draft(Session& session, const std::vector<int32_t>& active, const Drafting&
 }
 
 /// Texts after some steps; sequence 1 leaves half-way.
-Texts decode(const std::shared_ptr<Model>& model, const Sampling& sampling,
-             const Drafting& drafting, size_t* num_recorded = nullptr) {
+Texts decode(const std::shared_ptr<Model>& model, const Rules& rules, const Drafting& drafting,
+             size_t* num_recorded = nullptr) {
   std::shared_ptr<Heads> heads;
   if (drafting.heads) {
     heads = make_tiny_heads(model, drafting.root_conditioned, 2, kFloat32Weights);
   }
   Session session(model, kBatch, 200, drafting.max_nodes, DType::kFloat32);
-  session.set_sampling(sampling);
   for (int32_t b = 0; b < kBatch; ++b) {
+    session.set_sampling(b, rules[static_cast<size_t>(b)], 4 + static_cast<uint64_t>(b));
     session.prefill(b, kPrompt.data(), static_cast<int32_t>(kPrompt.size()) - b, nullptr);
   }
   std::mt19937 random(1);
@@ -113,7 +112,7 @@ Drafting plain(int32_t num_steps) {
 
 /// Runs on both; `truth` is a prefix of what the CPU decodes plainly.
 void check_lossless(float temperature, Drafting drafting) {
-  const Sampling sampling = sampling_at(temperature, false);
+  const Rules sampling = sampling_at(temperature, false);
   const std::shared_ptr<Model> on_cpu = make_tiny_model({});
   drafting.truth = decode(on_cpu, sampling, plain(100));
   const std::shared_ptr<Model> model = make_tiny_model({}, make_backend());
@@ -154,7 +153,7 @@ TEST(SessionReplay, SampledOverTreesOfTheHost) {
 
 // Plain decoding is replayed as well, in the bucket of one node.
 TEST(SessionReplay, WithoutAnyDraft) {
-  const Sampling sampling = sampling_at(0, false);
+  const Rules sampling = sampling_at(0, false);
   size_t num_recorded = 0;
   EXPECT_EQ(decode(make_tiny_model({}), sampling, plain(12)),
             decode(make_tiny_model({}, make_backend()), sampling, plain(12), &num_recorded));
@@ -192,7 +191,7 @@ TEST(SessionReplay, ProfilingChangesNoToken) {
 // and host propose some of them twice.
 TEST(SessionReplay, TypicalAcceptance) {
   if (is_sanitized() && !soak()) return;
-  const Sampling sampling = sampling_at(1.1f, true);
+  const Rules sampling = sampling_at(1.1f, true);
   Drafting drafting;
   drafting.heads = true;
   drafting.max_nodes = 64;
@@ -218,7 +217,7 @@ void step(Session& session, const std::vector<int32_t>& truth, int32_t num_true,
 // An end token in the middle of an accepted path cuts it on the device; the session then goes on
 // behind that token as if it had been the next root all along.
 TEST(SessionReplay, EndTokensEndAStep) {
-  const Sampling sampling = sampling_at(0, false);
+  const Rules sampling = sampling_at(0, false);
   const std::vector<int32_t> truth = decode(make_tiny_model({}), sampling, plain(60))[0];
   Session session(make_tiny_model({}, make_backend()), 1, 200, 8, DType::kFloat32);
   const auto prompt_length = static_cast<int32_t>(kPrompt.size());
@@ -228,7 +227,7 @@ TEST(SessionReplay, EndTokensEndAStep) {
     // The first token behind position length + 2 that has not come since the root.
     size_t end = static_cast<size_t>(length) + 3;
     while (std::count(truth.begin() + length + 1, truth.begin() + end, truth[end]) > 0) ++end;
-    session.set_end_tokens({kVocab + round, truth[end]});
+    session.set_end_tokens(0, {kVocab + round, truth[end]});
     while (session.root(0) != truth[end] || session.length(0) < static_cast<int32_t>(end)) {
       step(session, truth, 6);
     }
@@ -239,27 +238,93 @@ TEST(SessionReplay, EndTokensEndAStep) {
   }
 }
 
-TEST(SessionReplay, OneRecordingForEachBucketAndSampling) {
+// A recording is of a bucket and of the kinds of sampling: seeds, temperatures and end tokens are
+// data, which changes from step to step.
+TEST(SessionReplay, OneRecordingForEachBucketAndKindOfSampling) {
   Session session(make_tiny_model({}, make_backend()), 1, 200, 40, DType::kFloat32);
-  Sampling sampling;
-  sampling.seeds = {1};
-  session.set_sampling(sampling);
   session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr);
   for (int round = 0; round < 3; ++round) {
     for (int32_t num_nodes : {1, 2, 3, 4, 5, 8, 20}) step(session, {}, 0, num_nodes - 1);
   }
   EXPECT_EQ(4u, session.num_recorded_steps());  // 1, 4, 8, 32
-  sampling.seeds = {2};
-  session.set_sampling(sampling);
-  session.set_end_tokens({});
-  EXPECT_EQ(4u, session.num_recorded_steps());
-  session.set_end_tokens({7});
-  EXPECT_EQ(0u, session.num_recorded_steps());
-  sampling.temperature = 0.5f;
-  for (int round = 0; round < 2; ++round) step(session, {}, 0);
-  EXPECT_EQ(1u, session.num_recorded_steps());
-  session.set_sampling(sampling);
-  EXPECT_EQ(0u, session.num_recorded_steps());
+  size_t num_kinds = 0;
+  for (const SamplingRule& rule :
+       {SamplingRule{0.5f}, {0.5f, 0.9f}, {0.7f, 1, 0, true}, {0.7f, 1, 30, true}}) {
+    session.set_sampling(0, rule, 1);
+    for (int round = 0; round < 2; ++round) step(session, {}, 0);
+    EXPECT_EQ(4u + ++num_kinds, session.num_recorded_steps());
+    for (int round = 1; round < 3; ++round) {
+      SamplingRule other = rule;
+      other.temperature += 0.1f * static_cast<float>(round);
+      session.set_sampling(0, other, 5);
+      session.set_end_tokens(0, {round, 7});
+      step(session, {}, 0);
+    }
+    EXPECT_EQ(4u + num_kinds, session.num_recorded_steps());
+  }
+  session.set_end_tokens(0, std::vector<int32_t>(9, 7));
+  EXPECT_EQ(0u, session.num_recorded_steps()) << "the table of end tokens had to grow";
+}
+
+// Greedy, sampled and typical sequences share recorded steps, and change places half-way.
+TEST(SessionReplay, EverySequenceHasItsOwnOptions) {
+  if (is_sanitized() && !soak()) return;
+  const auto texts = [](const std::shared_ptr<Model>& model, size_t* num_recorded) {
+    Session session(model, kBatch, 200, 8, DType::kFloat32);
+    const Rules rules = {SamplingRule{0}, {0.8f, 0.9f}, {1.1f, 1, 20, true}};
+    for (int32_t b = 0; b < kBatch; ++b) {
+      session.prefill(b, kPrompt.data(), static_cast<int32_t>(kPrompt.size()) - b, nullptr);
+    }
+    for (int step = 0; step < 24; ++step) {
+      for (int32_t b = 0; b < kBatch && step % 4 == 0; ++b) {
+        const auto place = static_cast<size_t>(b + step / 4) % kBatch;
+        session.set_sampling(b, rules[place], static_cast<uint64_t>(step));
+        session.set_end_tokens(b, {b + step});
+      }
+      session.begin_step();
+      session.draft_lookup({7, 3, 1, 3});
+      session.verify();
+      session.accept();
+      session.compact();
+    }
+    *num_recorded = session.num_recorded_steps();
+    return Texts{session.text(0), session.text(1), session.text(2)};
+  };
+  size_t num_recorded = 0;
+  const Texts expected = texts(make_tiny_model({}), &num_recorded);
+  EXPECT_EQ(expected, texts(make_tiny_model({}, make_backend()), &num_recorded));
+  EXPECT_GE(num_recorded, 1u);
+  EXPECT_LE(num_recorded, 3u);  // the buckets 1, 4 and 8
+}
+
+// A step with a piece of a prompt runs as it is, the heads' drafts of other sequences included; the
+// recorded steps before and after it stay.
+TEST(SessionReplay, PromptsAreFedBesideDraftsOfTheHeads) {
+  const auto texts = [](const std::shared_ptr<Model>& model, size_t* num_recorded) {
+    const std::shared_ptr<Heads> heads = make_tiny_heads(model, true, 1, kFloat32Weights);
+    const TokenTree tree({-1, 0, 0, 1}, {0, 0, 1, 0});
+    Session session(model, 2, 100, 8, DType::kFloat32);
+    session.prefill(0, kPrompt.data(), static_cast<int32_t>(kPrompt.size()), nullptr);
+    session.set_active({0});
+    for (int step = 0; step < 12; ++step) {
+      if (step == 4) session.set_active({0, 1});
+      session.begin_step();
+      session.add_node(0, 0, 7);
+      session.draft_heads(heads, tree);
+      if (step == 4) session.feed(1, {kPrompt.begin(), kPrompt.begin() + 6}, false);
+      if (step == 5) session.feed(1, {kPrompt.begin() + 6, kPrompt.end()}, true);
+      session.verify();
+      session.accept();
+      session.compact();
+      EXPECT_EQ(step == 4, session.emitted(1).empty() && step >= 4);
+    }
+    *num_recorded = session.num_recorded_steps();
+    return Texts{session.text(0), session.text(1)};
+  };
+  size_t num_recorded = 0;
+  const Texts expected = texts(make_tiny_model({}), &num_recorded);
+  EXPECT_EQ(expected, texts(make_tiny_model({}, make_backend()), &num_recorded));
+  EXPECT_EQ(2u, num_recorded);  // of one sequence and of two
 }
 
 // Sessions with room for more nodes than the largest bucket are not replayed; their results arrive

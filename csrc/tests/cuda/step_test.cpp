@@ -121,7 +121,7 @@ struct Ring {
 };
 
 // Sequence 0 ends inside its path, 1 at the next root, 2 nowhere, 3 emits a path longer than a
-// warp.
+// warp. Each has end tokens of its own: those of others end nothing.
 TEST(Publish, EndsAtEndTokensAndFillsTheRing) {
   const int num_sequences = 4, num_nodes = 50, max_path = 45;
   std::vector<int32_t> tokens, path, first_rows;
@@ -132,7 +132,7 @@ TEST(Publish, EndsAtEndTokensAndFillsTheRing) {
   }
   tokens[6] = 7;  // node 6 is path[3]
   const DeviceVector<int32_t> device_tokens(tokens), device_path(path), rows(first_rows),
-      end_tokens({9, 7});
+      slots({4, 2, 0, 1}), end_tokens({70, 1001, 9, 7, 9, -1, 72, 73, 9, 7});
   under_schedules([&] {
     const Ring ring;
     for (int32_t number = 1; number <= 3; ++number) {
@@ -147,6 +147,7 @@ TEST(Publish, EndsAtEndTokensAndFillsTheRing) {
       params.path = device_path.data();
       params.count = count.data();
       params.next_root = next_root.data();
+      params.slots = slots.data();
       params.num_end_tokens = 2;
       params.end_tokens = end_tokens.data();
       params.step = step.data();

@@ -26,23 +26,18 @@ class NativeBackend:
         # At this batch size the cache is read as much as the weights are: 16 bits halve that.
         self._session = _C.Session(model, batch, max_length, 1, "bfloat16")
         self._temperature = 0.0
-        self._seeds = [0] * batch
 
     def set_temperature(self, temperature: float) -> None:
-        """How tokens are drawn from now on; 0 is greedy."""
+        """How tokens are drawn in slots that start from now on; 0 is greedy."""
         self._temperature = temperature
-        self._session.set_sampling(temperature=temperature, seeds=self._seeds)
 
     def start(
         self, slots: Sequence[int], prompts: Sequence[Int32Array], seeds: Sequence[int]
     ) -> list[Emission]:
         """Prefills prompts into free slots."""
-        for slot, seed in zip(slots, seeds, strict=True):
-            self._seeds[slot] = seed
-        if self._temperature > 0:
-            self._session.set_sampling(temperature=self._temperature, seeds=self._seeds)
         started = []
-        for slot, prompt in zip(slots, prompts, strict=True):
+        for slot, prompt, seed in zip(slots, prompts, seeds, strict=True):
+            self._session.set_sampling(slot, self._temperature, seed=seed)
             # Chats begin alike: what the slot's last prompt shares is still in the cache.
             shared = common_prefix(self._session.text(slot), prompt[:-1].tolist())
             self._session.truncate(slot, shared)
