@@ -25,6 +25,7 @@ from .limits import Limits, MemoryReader, measure_limits
 from .native import ProbeError
 from .overhead import measure_memory, measure_overhead
 from .quality import measure_quality
+from .requests import measure_requests
 from .rows import Row
 from .setting import FULL, QUICK, SECTIONS, Setting, Sizes
 
@@ -93,6 +94,7 @@ def _measure(setting: Setting) -> Iterator[Row]:
     yield from measure_memory(setting)
     yield from measure_fastest(setting)
     yield from measure_batches(setting)
+    yield from measure_requests(setting)
     yield from measure_quality(setting)
 
 
@@ -105,6 +107,7 @@ def _num_parts(sections: Sequence[str]) -> int:
         "memory": 3,
         "fastest": 3,
         "batches": len(BATCH_FORMATS),
+        "requests": 1,
         "quality": 5,
     }
     return 1 + per_format * len(FORMATS) + sum(others.get(one, 0) for one in sections)

@@ -11,12 +11,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from medusa_ext import _C
+from medusa_ext import _C, load
 from medusa_ext.checkpoints import ModelSource, load_tokenizer, open_source, resolve_model
-from medusa_ext.checkpoints.packing import build_model, choose_formats
 from medusa_ext.checkpoints.tokenizer.ends import end_ids
-from medusa_ext.training.data.answering import Job, answer_all
-from medusa_ext.training.data.native_backend import NativeBackend
+from medusa_ext.training.data.answer import Job
+from medusa_ext.training.data.engine_backend import EngineBackend
 from medusa_ext.training.data.self_prompts import encode_prompt
 from medusa_ext.training.data.synthetic import template_prompts
 
@@ -79,9 +78,8 @@ def _row(
     repeats: int,
     new_tokens: int,
 ) -> Row:
-    native = build_model(source, choose_formats(source, setup.dtype), "cpu")
-    length = _MAX_PROMPT + new_tokens + 1
-    backend = NativeBackend(native, setup.batch, length, source.config.hidden_size)
+    model = load(source.path, None, "cpu", setup.dtype, kv_dtype="bfloat16")
+    backend = EngineBackend(model, setup.batch, _MAX_PROMPT + new_tokens + 1)
     total = setup.batch * new_tokens
     sides: dict[str, Callable[[], float | None]] = {
         "ours": partial(_ours, backend, prompts, ends, total, new_tokens)
@@ -103,7 +101,7 @@ def _row(
 
 
 def _ours(
-    backend: NativeBackend,
+    backend: EngineBackend,
     prompts: Sequence[npt.NDArray[np.int32]],
     ends: frozenset[int],
     total: int,
@@ -119,7 +117,7 @@ def _ours(
     jobs = (Job(i, prompts[i % len(prompts)], i) for i in count())
 
     def run() -> None:
-        for _ in answer_all(backend, jobs, ends, new_tokens, progress):
+        for _ in backend.answer(jobs, ends, new_tokens, progress=progress):
             if done >= total:
                 break
 

@@ -67,6 +67,11 @@ TITLES: Final = {
         "tokens per second of all sequences behind their prefills. "
         "The nodes of all sequences are the rows of one forward.",
     ),
+    "requests": (
+        "Requests that come and go",
+        "The engine, drafts and trees as they come without any option. Batches are calls of "
+        "`generate` one after another. Prompts enter in chunks beside the texts that grow.",
+    ),
     "quality": (
         "Quality",
         "Perplexity on the Python standard library's docstrings. llama.cpp's Q8_0 has weights and "

@@ -27,6 +27,7 @@ SECTIONS: Final = (
     "memory",
     "fastest",
     "batches",
+    "requests",
     "quality",
 )
 
@@ -45,6 +46,9 @@ class Sizes:
     prompts_per_set: int = 3
     prompt_new_tokens: int = 128
     batch_new_tokens: int = 64
+    requests: int = 64
+    slots: int = 16
+    long_prompt: int = 4096
     quality_tokens: int = 20_480
     server_drafts: tuple[int, ...] = (0, 8)
 
@@ -59,6 +63,8 @@ QUICK: Final = Sizes(
     prompts_per_set=1,
     prompt_new_tokens=32,
     batch_new_tokens=16,
+    requests=32,
+    long_prompt=1024,
     quality_tokens=1024,
     server_drafts=(0, 8),
 )

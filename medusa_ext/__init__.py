@@ -18,7 +18,9 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Drafter": "drafting.drafter",
+    "Engine": "engine.engine",
     "Model": "engine.model",
+    "Request": "engine.request",
     "Result": "engine.results",
     "Session": "engine.session",
     "Stats": "engine.results",
@@ -27,7 +29,19 @@ _PUBLIC = {
     "load": "api",
     "stream": "api",
 }
-__all__ = ["Drafter", "Model", "Result", "Session", "Stats", "Tree", "generate", "load", "stream"]
+__all__ = [
+    "Drafter",
+    "Engine",
+    "Model",
+    "Request",
+    "Result",
+    "Session",
+    "Stats",
+    "Tree",
+    "generate",
+    "load",
+    "stream",
+]
 
 # The environment as it was when the package was imported.
 SETTINGS = Settings.from_environment(os.environ)

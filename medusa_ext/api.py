@@ -192,15 +192,15 @@ class Stream:
                 raise ValueError("prompt: a stream needs a single prompt, got a list of prompts")
             try:
                 for _ in run.steps():
-                    if piece := run.continuations[0].take_text():
+                    if piece := run.requests[0].take_text():
                         yield piece
             except Exception:
                 # What was held back comes first: it had been decoded.
-                if run.continuations and (piece := run.continuations[0].take_text()):
+                if piece := run.requests[0].take_text():
                     yield piece
                 raise
             self._result = run.results()[0]
-            if piece := run.continuations[0].take_text():
+            if piece := run.requests[0].take_text():
                 yield piece
 
 

@@ -30,6 +30,9 @@ TINY = Sizes(
     prompts_per_set=1,
     prompt_new_tokens=6,
     batch_new_tokens=4,
+    requests=6,
+    slots=2,
+    long_prompt=60,
     quality_tokens=512,
     server_drafts=(0, 3),
 )
@@ -141,6 +144,7 @@ def test_every_row_of_the_table_is_there(report: Any) -> None:
     assert count["memory"] == 3
     assert count["fastest"] >= 1
     assert count["batches"] == 10
+    assert count["requests"] == 2
     assert count["quality"] == 2
 
 

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM
 
 import medusa_ext.training.data.distill as distill_module
 from medusa_ext.engine.session import common_prefix
-from medusa_ext.training.data.answering import Job, answer_all
+from medusa_ext.training.data.answer import Job
 from medusa_ext.training.data.backend import Backend
 from medusa_ext.training.data.distill import open_run
-from medusa_ext.training.data.native_backend import NativeBackend
+from medusa_ext.training.data.engine_backend import EngineBackend
 from medusa_ext.training.data.prompts import Exclusion, Prompt
 from medusa_ext.training.data.self_prompts import encode_prompt, self_prompts
 from medusa_ext.training.data.shards import (
@@ -40,9 +40,8 @@ def prompt_ids(count: int, seed: int = 0) -> list[np.ndarray]:
 
 def answers(backend: Backend, temperature: float, seed: int = 0) -> dict[int, Conversation]:
     """Ten prompts answered, 20 tokens each at most."""
-    backend.set_temperature(temperature)
     jobs = [Job(i, ids, seed + i) for i, ids in enumerate(prompt_ids(10))]
-    return dict(answer_all(backend, jobs, frozenset([END]), 20))
+    return dict(backend.answer(jobs, frozenset([END]), 20, temperature))
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
@@ -75,8 +74,8 @@ def test_an_answer_does_not_depend_on_what_shares_the_batch(temperature: float) 
     assert differ == (temperature > 0)
 
 
-def test_the_native_backend_gives_the_torch_backends_answers() -> None:
-    native = NativeBackend(tiny().native, 4, 100, 64)
+def test_the_engine_gives_the_torch_backends_answers() -> None:
+    native = EngineBackend(replace(tiny(), kv_dtype="bfloat16"), 4, 100)
     found, expected = answers(native, 0.0), answers(torch_backend(tiny_directory()), 0.0)
     same = total = 0
     for index in range(10):
@@ -98,8 +97,7 @@ def test_answers_end_at_the_end_token_a_loop_or_the_limit() -> None:
         assert len(tokens) == len(one.hidden) <= 20
         assert END not in tokens[:-1]
     backend = torch_backend(tiny_directory())
-    backend.set_temperature(0.0)
-    long = dict(answer_all(backend, [Job(0, prompt_ids(1)[0], 0)], frozenset(), 110))
+    long = dict(backend.answer([Job(0, prompt_ids(1)[0], 0)], frozenset(), 110))
     tokens = long[0].answer.tolist()
     grams = [tuple(tokens[i : i + 12]) for i in range(len(tokens) - 11)]
     assert len(grams) == len(set(grams))

@@ -177,10 +177,11 @@ def _backend(args: argparse.Namespace, source: ModelSource, settings: DistillSet
         weights = TorchWeights(source, getattr(torch, args.dtype), args.device)
         return TorchBackend(weights, args.batch, length)
     from .. import _C
-    from ..checkpoints.packing import build_model, choose_formats
-    from ..training.data.native_backend import NativeBackend
+    from ..api import load
+    from ..training.data.engine_backend import EngineBackend
 
     if args.threads is not None:
         _C.set_num_threads(args.threads)
-    model = build_model(source, choose_formats(source, args.dtype), args.device)
-    return NativeBackend(model, args.batch, length, source.config.hidden_size)
+    # At such batch sizes the cache is read as much as the weights are: 16 bits halve that.
+    model = load(args.model, None, args.device, args.dtype, kv_dtype="bfloat16")
+    return EngineBackend(model, args.batch, length)

@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 class Continuation:
     """The new tokens of one sequence, until a stop condition holds.
 
-    `position` is the last token's position in the sequence. Text is made as tokens arrive where
+    `position` is the last token's position in the sequence; `hidden` holds, where they are kept,
+    the final-norm outputs [H] that decided the tokens. Text is made as tokens arrive where
     something waits for it (stop strings, a stream), and at the end otherwise: the same text.
     """
 
     def __init__(
         self,
-        position: int,
         stop_tokens: StopTokens,
         stop_strings: Sequence[str],
         detokenizer: Detokenizer,
         *,
         incremental: bool,
         num_logprobs: int = 0,
+        keep_hidden: bool = False,
     ) -> None:
-        """`position`: that of the first new token, which `start` will bring."""
         self.tokens: list[int] = []
-        self.position = position - 1
+        self.position = -1
+        self.hidden: list[npt.NDArray[np.float32]] = []
         self.finish_reason: FinishReason | None = None
         self.stats = Stats()
         self._stop_tokens = stop_tokens
@@ -45,12 +46,16 @@ class Continuation:
         self._pieces: list[str] = []
         self._taken_pieces = 0
         self._num_logprobs = num_logprobs
+        self._keep_hidden = keep_hidden
         self._logprobs: list[TokenLogprob] = []
 
-    def start(self, session: _C.Session, token: int) -> None:
-        """Takes the token that the prefill decided."""
+    def start(self, session: _C.Session, b: int, token: int) -> None:
+        """Takes the token that the end of the prompt decided, in the step that fed it."""
+        self.position = session.lengths[b] - 1
         if self._num_logprobs:
-            self._add_logprobs(session.prefill_logits()[None], [token])
+            self._add_logprobs(session.path_logits(b)[-1:], [token])
+        if self._keep_hidden:
+            self.hidden.append(session.path_hidden(b)[-1])
         self._take(token)
 
     def take_step(self, session: _C.Session, b: int, emitted: Sequence[int], drafted: bool) -> None:
@@ -64,11 +69,13 @@ class Continuation:
         self.stats.count_step(kept, not drafted)
         if self._num_logprobs:
             self._add_logprobs(session.path_logits(b)[:kept], emitted[:kept])
+        if self._keep_hidden:
+            self.hidden.extend(session.path_hidden(b)[:kept])
 
-    def fail(self) -> None:
-        """Ends with what is there, unless it has ended: something else went wrong."""
+    def end(self, reason: FinishReason) -> None:
+        """Ends with what is there, unless it has ended: for a reason that is not in the tokens."""
         if self.finish_reason is None:
-            self.finish_reason = "error"
+            self.finish_reason = reason
             if self._incremental:
                 self._flush()
 
@@ -85,7 +92,7 @@ class Continuation:
         if not self._incremental:
             for token in self.tokens[:-1]:
                 self._add_text(token)
-            if self.finish_reason in ("length", "cache", "error"):
+            if self.tokens and self.finish_reason not in ("eos", "stop"):
                 self._add_text(self.tokens[-1])
             self._flush()
             self._incremental = True

@@ -1,47 +1,97 @@
-"""The decoding loop: one native call for each row of the table in docs/structure.md."""
+"""The decoding loop's body: one step of all who decode, with prompts entering beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from .results import Clock
 from .step import run_step
 
 if TYPE_CHECKING:
     from .. import _C
-    from ..drafting.drafter import Drafter
-    from .continuation import Continuation
+    from .request import Request
 
 
-def decode(
-    session: _C.Session,
-    drafter: Drafter,
-    continuations: Sequence[Continuation],
-    clock: Clock,
-) -> Iterator[None]:
-    """Decodes until every continuation has ended; yields after each step.
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens of a request's prompt that a step feeds; `is_last`: the first new token follows."""
 
-    continuations[b] follows sequence b of the session, whose prefill has made its first token the
-    root. A sequence that stops leaves the batch, rolled back to its last token: that token is its
-    root, and the rows before it are in the cache, as after plain decoding.
+    request: Request
+    tokens: tuple[int, ...]
+    is_last: bool
+
+
+def step_all(
+    session: _C.Session, decoding: Sequence[Request], chunks: Sequence[Chunk], clock: Clock
+) -> float:
+    """One step: requests that decode grow, and chunks of others' prompts are fed.
+
+    What a drafter raises ends its own requests, with what they had. Returns the step's seconds.
     """
-    active: list[int] = []
-    while running := [b for b, one in enumerate(continuations) if one.finish_reason is None]:
-        if running != active:
-            active = running
-            session.set_active(active)
-        propose = partial(drafter.propose, session, active)
-        drafted, seconds = run_step(session, propose, clock)
-        emitted = [session.emitted(b) for b in active]
-        for b, tokens in zip(active, emitted, strict=True):
-            continuations[b].take_step(session, b, tokens, drafted)
-        for b in active:
-            if continuations[b].finish_reason is not None:
-                session.truncate(b, continuations[b].position, continuations[b].tokens[-1])
-        # Last: whatever a drafter does, what was decoded has been taken.
-        drafter.observe(emitted, seconds)
-        clock.lap("host")
-        yield
-        clock.restart()
+    groups = _by_drafter(decoding)
+    drafted: set[int] = set()
+
+    def propose() -> bool:
+        for chunk in chunks:
+            tokens = np.asarray(chunk.tokens, dtype=np.int32)
+            session.feed(chunk.request.sequence, tokens, chunk.is_last)
+        for group in groups:
+            sequences = [request.sequence for request in group]
+            session.draft_for(sequences)
+            try:
+                if group[0].drafter.propose(session, sequences):
+                    drafted.update(sequences)
+            except Exception as error:
+                for request in group:
+                    _drop_drafts(session, request.sequence)
+                    request.fail(error)
+        return bool(drafted)
+
+    session.set_active(sorted(one.sequence for one in (*decoding, *(c.request for c in chunks))))
+    _, seconds = run_step(session, propose, clock)
+    for request in decoding:
+        if request.finish_reason is None:
+            b = request.sequence
+            request.continuation.take_step(session, b, session.emitted(b), b in drafted)
+    for chunk in chunks:
+        _take_chunk(session, chunk)
+    for group in groups:
+        _observe(session, group, seconds)
+    return seconds
+
+
+def _by_drafter(requests: Sequence[Request]) -> list[list[Request]]:
+    """The requests that share a drafter, sequences rising."""
+    groups: dict[int, list[Request]] = {}
+    for request in sorted(requests, key=lambda request: request.sequence):
+        groups.setdefault(id(request.drafter), []).append(request)
+    return list(groups.values())
+
+
+def _drop_drafts(session: _C.Session, b: int) -> None:
+    root = session.roots[b]
+    session.set_tree(b, np.array([root], np.int32), np.array([-1], np.int32))
+
+
+def _take_chunk(session: _C.Session, chunk: Chunk) -> None:
+    request = chunk.request
+    request.unfed = request.unfed[len(chunk.tokens) :]
+    if chunk.is_last:
+        (token,) = session.emitted(request.sequence)
+        request.continuation.start(session, request.sequence, token)
+
+
+def _observe(session: _C.Session, group: Sequence[Request], seconds: float) -> None:
+    """Tells the group's drafter what came; whatever it does, what was decoded has been taken."""
+    if any(request.error is not None for request in group):
+        return
+    try:
+        emitted = [session.emitted(request.sequence) for request in group]
+        group[0].drafter.observe(emitted, seconds)
+    except Exception as error:
+        for request in group:
+            request.fail(error)

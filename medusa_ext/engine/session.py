@@ -57,32 +57,33 @@ class Session:
         finally:
             self._lock.release()
 
-    def feed(self, b: int, prompt: EncodedPrompt) -> tuple[int, int, int]:
-        """Prefills sequence b; returns (first new token, prompt tokens, of these reused).
+    def fit(self, b: int, prompt: EncodedPrompt) -> tuple[int, tuple[int, ...]]:
+        """How a prompt enters sequence b: (tokens of its text that stay, tokens to be fed).
 
         A whole conversation keeps the longest common prefix with what the cache holds. Anything
         else is appended, after the token that has not been fed yet.
 
         Raises ValueError if the text does not fit into the cache.
         """
-        native = self.native
-        length, root = native.lengths[b], native.roots[b]
+        length, root = self.native.lengths[b], self.native.roots[b]
         tokens = prompt.tokens
-        reused = 0
         if prompt.whole:
-            reused = common_prefix(native.text(b), tokens[:-1])
-            self._check_room(0, len(tokens))
-            native.truncate(b, reused)
-            fed = tokens[reused:]
-        else:
-            fed = (root, *tokens) if root >= 0 else tokens
-            if not fed:
-                raise ValueError("prompt: needs at least one token in a new session, got none")
-            self._check_room(length, len(fed))
-        first = native.prefill(b, np.asarray(fed, dtype=np.int32))
-        return first, len(tokens), reused
+            self.check_room(0, len(tokens))
+            kept = self.common_prefix(b, tokens)
+            return kept, tokens[kept:]
+        unfed = (root, *tokens) if root >= 0 else tokens
+        if not unfed:
+            raise ValueError("prompt: needs at least one token in a new session, got none")
+        self.check_room(length, len(unfed))
+        return length, unfed
 
-    def _check_room(self, length: int, num_tokens: int) -> None:
+    def common_prefix(self, b: int, tokens: Sequence[int]) -> int:
+        """Tokens at the start of `tokens` that sequence b's cache holds; never the last one, which
+        decides what follows."""
+        return common_prefix(self.native.text(b), tokens[:-1])
+
+    def check_room(self, length: int, num_tokens: int) -> None:
+        """ValueError unless so many tokens of a prompt fit after `length` others."""
         if length + num_tokens > self.max_length:
             raise ValueError(
                 f"prompt: needs to fit into the cache's max_length of {self.max_length} tokens, "

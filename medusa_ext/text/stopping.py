@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-FinishReason = Literal["eos", "stop", "length", "cache", "error"]
+FinishReason = Literal["eos", "stop", "length", "cache", "cancelled", "error"]
 
 
 class StopStrings:

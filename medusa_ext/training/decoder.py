@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from .data.backend import Emission
+from .data.answer import Emission
+from .data.slots import SlotBackend
 from .torch_weights import TorchWeights
 
 # bfloat16 logits of this distance from the largest may be the true largest: compared in float32.
@@ -70,8 +71,8 @@ def _batches_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-class TorchBackend:
-    """Slots of sequences over one model; see backend.Backend for the interface."""
+class TorchBackend(SlotBackend):
+    """Slots of sequences over one model."""
 
     def __init__(
         self,
@@ -84,10 +85,7 @@ class TorchBackend:
         window = min((layer.window for layer in config.layers if layer.window), default=0)
         if window and window < max_length:
             raise ValueError(f"max_length: needs at most the window {window}, got {max_length}")
-        self.batch = batch
-        self.max_length = max_length
-        self._temperature = 0.0
-        self.hidden_size = config.hidden_size
+        super().__init__(batch, max_length, config.hidden_size)
         self._dtype, self._device = weights.dtype, weights.device
         self._eps = config.rms_eps
         self._num_q, self._num_kv = config.num_query_heads, config.num_kv_heads
@@ -108,10 +106,6 @@ class TorchBackend:
         self._lengths = torch.zeros(batch, dtype=torch.long, device=self._device)
         self._roots = torch.zeros(batch, dtype=torch.long, device=self._device)
         self._uniforms = torch.zeros(batch, max_length, device=self._device)
-
-    def set_temperature(self, temperature: float) -> None:
-        """How tokens are drawn from now on; 0 is greedy."""
-        self._temperature = temperature
 
     @torch.inference_mode()
     def start(
@@ -146,8 +140,8 @@ class TorchBackend:
     def _choose(self, hidden: torch.Tensor, index: torch.Tensor) -> list[Emission]:
         """The next token of each row of hidden [R, H] and the row itself."""
         logits = functional.linear(hidden.to(self._dtype), self._lm_head_cast)
-        if self._temperature > 0:
-            weights = torch.softmax(logits.float() / self._temperature, dim=-1).cumsum(-1)
+        if self.temperature > 0:
+            weights = torch.softmax(logits.float() / self.temperature, dim=-1).cumsum(-1)
             draws = self._uniforms[index, self._lengths[index] - 1, None] * weights[:, -1:]
             tokens = torch.searchsorted(weights, draws).squeeze(1)
             tokens = tokens.clamp_(max=logits.shape[1] - 1)

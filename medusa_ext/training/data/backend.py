@@ -1,42 +1,35 @@
-"""What distill asks of a decoder: slots that are filled, stepped and refilled independently."""
+"""What distill asks of a decoder: prompts in, answers with their hidden states out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-Int32Array = npt.NDArray[np.int32]
-Float32Array = npt.NDArray[np.float32]
-
-
-class Emission(NamedTuple):
-    """A decided token and the final-norm output [H] that decided it."""
-
-    token: int
-    hidden: Float32Array
+from .answer import Job
+from .shards import Conversation
 
 
 class Backend(Protocol):
-    """A batch of `batch` sequences of at most `max_length` tokens each.
+    """Answers prompts, up to `batch` at a time, prompt and answer of `max_length` tokens at most.
 
-    A sequence's text depends on its prompt and its seed alone, so that a run that was killed
-    finds the same answers again whatever shares the batch with them.
+    An answer depends on its prompt and its seed alone, so that a run that was killed finds the
+    same answers again whatever shared the batch with them.
     """
 
     batch: int
     max_length: int
     hidden_size: int
 
-    def set_temperature(self, temperature: float) -> None:
-        """How tokens are drawn from now on; 0 is greedy. Only between runs of sequences."""
+    def answer(
+        self,
+        jobs: Iterable[Job],
+        end_ids: frozenset[int],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        progress: Callable[[int], None] = lambda tokens: None,
+    ) -> Iterator[tuple[int, Conversation]]:
+        """Yields (job's index, conversation) as answers end: at an end token, at the first repeated
+        12-gram, at max_new_tokens or at max_length. Prompts that fill max_length are left out.
 
-    def start(
-        self, slots: Sequence[int], prompts: Sequence[Int32Array], seeds: Sequence[int]
-    ) -> list[Emission]:
-        """Puts new prompts into `slots`; the first token of each answer."""
-
-    def step(self, slots: Sequence[int]) -> list[Emission]:
-        """The next token of each of `slots`."""
+        `temperature` 0 is greedy. `progress` is told the tokens of each step.
+        """

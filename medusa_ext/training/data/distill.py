@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Final
 
 from ...files import json_text, write_text
-from .answering import Job, answer_all
+from .answer import Job
 from .backend import Backend
 from .prompts import Exclusion, Prompt, prompt_from_json, unique
 from .self_prompts import encode_prompt, self_prompts
@@ -181,11 +181,10 @@ class Distiller:
                     ids = encode_prompt(self.tokenizer, prompts[i])
                     yield Job(i, ids, (settings.seed * 4093 + number) * 1_000_003 + i)
 
-        self.backend.set_temperature(temperature)
         ends = frozenset(self.manifest.eos_ids)
         waiting = list(reversed(blocks))
-        for index, conversation in answer_all(
-            self.backend, jobs(), ends, settings.max_new_tokens, self._count
+        for index, conversation in self.backend.answer(
+            jobs(), ends, settings.max_new_tokens, temperature, self._count
         ):
             answers[index // size][index] = conversation
             # In the plan's order, so that a run that is cut short has the same shards whenever

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from .answering import Job, answer_all
-from .backend import Backend, Int32Array
+from .answer import Int32Array, Job
+from .backend import Backend
 from .prompts import Prompt
 
 # Two in three begin freely, the others with words that lead to different kinds of requests.
@@ -49,9 +49,8 @@ def self_prompts(
         Job(i, encode_text(tokenizer, header + start), seed * 1_000_003 + i)
         for i, start in enumerate(starts)
     ]
-    backend.set_temperature(1.0)
     texts: dict[int, str] = {}
-    for index, one in answer_all(backend, jobs, end_ids, _MAX_TOKENS):
+    for index, one in backend.answer(jobs, end_ids, _MAX_TOKENS, temperature=1.0):
         tokens = one.answer.tolist()
         if tokens and tokens[-1] in end_ids:
             texts[index] = starts[index] + tokenizer.decode(tokens[:-1], skip_special_tokens=True)
