@@ -59,7 +59,7 @@ def _speed(
     way: str,
     per_step: dict[str, float],
 ) -> float:
-    """Tokens per second behind the prefills; notes the tokens per sequence and step."""
+    """Tokens per second after the prefills; notes the tokens per sequence and step."""
     results = generate(model, list(prompts), count, ignore_eos=True, **_WAYS[way])
     emitted = sum(len(result.tokens) - 1 for result in results)
     per_step[way] = emitted / sum(result.stats.steps for result in results)

@@ -99,7 +99,7 @@ def _measure(setting: Setting) -> Iterator[Row]:
 
 
 def _num_parts(sections: Sequence[str]) -> int:
-    per_format = sum(one in sections for one in ("decode", "rows", "prefill"))
+    per_format = sum(name in sections for name in ("decode", "rows", "prefill"))
     per_format += "rest" in sections or "arithmetic" in sections
     others = {
         "overhead": 1,
@@ -110,7 +110,7 @@ def _num_parts(sections: Sequence[str]) -> int:
         "requests": 1,
         "quality": 5,
     }
-    return 1 + per_format * len(FORMATS) + sum(others.get(one, 0) for one in sections)
+    return 1 + per_format * len(FORMATS) + sum(others.get(name, 0) for name in sections)
 
 
 def _machine(threads: int) -> dict[str, Any]:

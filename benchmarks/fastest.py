@@ -26,7 +26,7 @@ def read_prompts(per_set: int) -> dict[str, list[str]]:
     entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     chosen: dict[str, list[str]] = {}
     for name, categories in SETS.items():
-        pools = [[e["prompt"] for e in entries if e["category"] == one] for one in categories]
+        pools = [[e["prompt"] for e in entries if e["category"] == name] for name in categories]
         turns = [prompt for turn in zip(*pools, strict=False) for prompt in turn]
         chosen[name] = turns[:per_set]
     return chosen
@@ -101,7 +101,7 @@ def _rows(
 
 
 def _ours(model: Model, prompts: Sequence[list[int]], count: int, how: dict[str, Any]) -> float:
-    """Tokens per second behind the prefills."""
+    """Tokens per second after the prefills."""
     tokens, seconds = 0, 0.0
     for prompt in prompts:
         result = generate(model, prompt, count, ignore_eos=True, **how)

@@ -119,17 +119,17 @@ class _FormatBench:
             forward_rows = partial(peer.forward_rows, rows)
             sides[f"transformers {rows}"] = partial(seconds_of, forward_rows)
         seconds = interleaved(sides, max(sizes.repeats, 7))
-        one = seconds["ours 1"]
+        one_row = seconds["ours 1"]
         for rows in sizes.rows[1:]:
             own = seconds[f"ours {rows}"]
             yield Row(
                 "rows",
                 f"{chosen.name}: {rows} rows over one",
-                own / one,
+                own / one_row,
                 "x",
                 chosen.rows.get(rows),
                 at_most=True,
-                details={"one row, ms": 1e3 * one, f"{rows} rows, ms": 1e3 * own},
+                details={"one row, ms": 1e3 * one_row, f"{rows} rows, ms": 1e3 * own},
             )
         for rows in against:
             own = seconds[f"ours {rows}"]
@@ -221,7 +221,7 @@ class _FormatBench:
 
 
 def _llama_step(llama: LlamaCpp, prompt: list[int], num_tokens: int) -> float:
-    """Seconds per token of llama.cpp's plain decoding behind the prefill."""
+    """Seconds per token of llama.cpp's plain decoding after the prefill."""
     llama.forward(prompt, 0, "last")
     return seconds_of(lambda: llama.extend(len(prompt), num_tokens)) / max(num_tokens - 1, 1)
 

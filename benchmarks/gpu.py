@@ -114,7 +114,7 @@ def _decoding(device: str, toy: bool, bytes_per_second: float) -> list[dict[str,
             sizes = (1, 4, 16) if toy else NODE_COUNTS
             steps = 6 if toy else 100
             found = bench_decoding(model, heads, sizes, length, steps, dtype, bytes_per_second)
-            rows += [one.to_json() for one in found]
+            rows += [decoding.to_json() for decoding in found]
     return rows
 
 

@@ -100,7 +100,7 @@ class LlamaCpp:
     def forward(
         self, tokens: Sequence[int] | npt.NDArray[np.int32], position: int, logits: str = "all"
     ) -> None:
-        """One forward at `position`, forgetting what was there and behind.
+        """One forward at `position`, forgetting what was there and after.
 
         logits: of "all" rows, as verifying needs, or of the "last" one. Raises ValueError if the
         context ends before the rows do.

@@ -39,7 +39,7 @@ class LlamaServer:
             raise RuntimeError(f"llama.cpp's server did not start with {path}")
 
     def generate(self, prompt: Sequence[int], num_tokens: int) -> tuple[int, float]:
-        """(tokens behind the first, the seconds they took) of a greedy generation."""
+        """(tokens after the first, the seconds they took) of a greedy generation."""
         assert self._process.stdin is not None
         request = {"prompt": list(map(int, prompt)), "n_predict": num_tokens}
         print(json.dumps(request), file=self._process.stdin, flush=True)

@@ -34,7 +34,7 @@ class Ours:
         return self.model.native.packed_bytes
 
     def decode(self, prompt: Sequence[int], num_tokens: int) -> float:
-        """Seconds per token of plain decoding behind the prefill."""
+        """Seconds per token of plain decoding after the prefill."""
         result = generate(self.model, list(prompt), num_tokens, tree=None, ignore_eos=True)
         stats: Stats = result.stats
         seconds = sum(time for name, time in stats.seconds.items() if name != "prefill")

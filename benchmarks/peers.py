@@ -56,7 +56,7 @@ class Transformers:
         self._cache = answer.past_key_values
 
     def forward_rows(self, rows: int) -> None:
-        """One forward of so many rows behind the cached text, with all their logits."""
+        """One forward of so many rows after the cached text, with all their logits."""
         with self._torch.inference_mode():
             ids = self._torch.arange(1, rows + 1)[None]
             self._model(ids, past_key_values=self._cache, use_cache=True)

@@ -113,7 +113,7 @@ def measure_quality(setting: Setting) -> Iterator[Row]:
 
 
 def _logits(ours: Ours, window: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """[511, V]: the window behind its first token verified as one chain, as decoding would."""
+    """[511, V]: the window after its first token verified as one chain, as decoding would."""
     session = ours.session
     session.truncate(0, 0)
     session.prefill(0, window[:1])

@@ -16,13 +16,13 @@ TITLES: Final = {
     "limits": ("Limits", ""),
     "decode": (
         "Plain decoding",
-        "{new} tokens behind a prompt of {prompt}; bytes are those of all packed matrices. "
+        "{new} tokens after a prompt of {prompt}; bytes are those of all packed matrices. "
         "llama.cpp through its C interface: one `llama_decode` per token and an arg-max in numpy. "
         "Memory is read in turns with decoding, as its bandwidth changes with what neighbours do.",
     ),
     "rows": (
         "One forward of M rows",
-        "A chain of M nodes behind {context} cached tokens, with the targets (llama.cpp and "
+        "A chain of M nodes after {context} cached tokens, with the targets (llama.cpp and "
         "transformers: the logits) of all rows.",
     ),
     "prefill": (
@@ -58,13 +58,13 @@ TITLES: Final = {
     "fastest": (
         "Fastest configuration",
         "Held-out prompts through the chat template, {generated} tokens each; tokens per second "
-        "behind the prefill, the mean of the sets. llama.cpp's server, plain and with its own "
+        "after the prefill, the mean of the sets. llama.cpp's server, plain and with its own "
         "n-gram lookup.",
     ),
     "batches": (
         "Batches",
         "Held-out prompts through the chat template, {batched} tokens each, decoded together; "
-        "tokens per second of all sequences behind their prefills. "
+        "tokens per second of all sequences after their prefills. "
         "The nodes of all sequences are the rows of one forward.",
     ),
     "requests": (

@@ -15,8 +15,8 @@ _PAUSE = 0.02  # lets the other side's threads fall asleep
 class Row:
     """One figure. `bar`: the least (or, with `at_most`, the largest) value wanted.
 
-    `details`: the measured values behind it, by name with their unit. `note`: what has to be said,
-    such as why there is no value (None).
+    `details`: the measured values that it comes from, by name with their unit. `note`: what has to
+    be said, such as why there is no value (None).
     """
 
     section: str

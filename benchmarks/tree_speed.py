@@ -198,7 +198,7 @@ def _trees(acceptance: Acceptance, num_random: int, max_nodes: int) -> list[tupl
 
 
 def _step(session: _C.Session, model: Model, tree: Tree) -> float:
-    """Seconds of a step with this tree, behind the first `_CONTEXT` tokens of the text."""
+    """Seconds of a step with this tree, after the first `_CONTEXT` tokens of the text."""
     text = session.text(0)[:_CONTEXT]
     # Computed again, the last token leaves the hidden state that the heads start from.
     session.truncate(0, _CONTEXT - 1)

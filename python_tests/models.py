@@ -126,7 +126,7 @@ def real(dtype: str = "float32") -> medusa_ext.Model:
 
 
 class PlantedDrafter(FixedDrafter):
-    """Random trees in which plain decoding's own continuation lies at a random path.
+    """Random trees in which plain decoding's own continuation is at a random path.
 
     The path's end is uniform over the nodes, so all depths and node orders come to be accepted;
     all other nodes hold random tokens. `accepted_paths` collects the paths for the test's sake.

@@ -144,7 +144,7 @@ def test_tiny_models(family: str, options: dict[str, Any]) -> None:
 
 
 def check_logits(model: Any, other: Any) -> None:
-    """Logits of a prompt in one and in several parts, and of every node of a tree behind it."""
+    """Logits of a prompt in one and in several parts, and of every node of a tree after it."""
     rng = np.random.default_rng(5)
     ids = rng.integers(0, TINY_VOCAB, 40).tolist()
     session = model.session(max_length=64, max_nodes=8).native

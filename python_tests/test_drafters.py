@@ -172,7 +172,7 @@ def test_auto_is_exact_and_drafts_where_nodes_are_free(use: str) -> None:
     prompts = [PROMPT, "aaaa aaaa"]
     plain = generate(model, prompts, 80, tree=None, ignore_eos=True)
     out = generate(model, prompts, 80, draft=drafter, ignore_eos=True)
-    assert [one.tokens for one in out] == [one.tokens for one in plain]
+    assert [result.tokens for result in out] == [result.tokens for result in plain]
     assert out[0].stats.draft == use
     assert out[0].stats.plain_steps < out[0].stats.steps
 

@@ -82,7 +82,7 @@ def test_sentencepiece(tmp_path: Path, prefix: bool | None) -> None:
 
 @pytest.mark.parametrize("pre", WORDS)
 def test_words(pre: str) -> None:
-    cuts = [Split(Regex(one), "isolated") for one in PRE_TYPES[pre].expressions]
+    cuts = [Split(Regex(expression), "isolated") for expression in PRE_TYPES[pre].expressions]
     words = [word for word, _ in Sequence(cuts).pre_tokenize_str(TEXT)]
     assert "|".join(words) == WORDS[pre]
 

@@ -15,7 +15,7 @@ from medusa_ext.ops import reference
 
 @st.composite
 def forests(draw: st.DrawFn, max_nodes: int = 40) -> list[int]:
-    """Parents of up to max_nodes nodes; -1 behind node 0 is padding."""
+    """Parents of up to max_nodes nodes; -1 after node 0 is padding."""
     size = draw(st.integers(1, max_nodes))
     return [-1, *(draw(st.integers(-1, n - 1)) for n in range(1, size))]
 

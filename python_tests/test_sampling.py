@@ -189,7 +189,7 @@ def test_many_tokens_of_trees_of_the_real_model() -> None:
 
 def check_two_tokens(model: Any, text: str, draws: int, batch: int) -> None:
     """Two tokens drawn through trees with right and wrong drafts: their joint distribution is
-    that of the logits behind each."""
+    that of the logits after each."""
     prompt = model.tokenizer.encode(text)
     root = int(next_logits(model, prompt).argmax())
     sampling = (1.2, 4, 1.0)

@@ -40,7 +40,7 @@ def test_data(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "full").iterdir()}
     assert names == {"manifest.json", "prompts-0000.jsonl", *(s.name for s in left.shards)}
     for shard in left.shards:
-        assert sum(len(one.answer) for one in read_shard(tmp_path / "full" / shard.name)) > 0
+        assert sum(len(each.answer) for each in read_shard(tmp_path / "full" / shard.name)) > 0
     assert distiller(tmp_path / "full").run(2600).shards == whole.shards
 
 

@@ -51,9 +51,9 @@ def test_from_nothing_to_faster_decoding(
     ]
     drafted = medusa_ext.generate(model, messages, 64, tree=16, draft="heads")
     plain = medusa_ext.generate(model, messages, 64, tree=None)
-    assert [one.tokens for one in drafted] == [one.tokens for one in plain]
-    steps = sum(one.stats.steps for one in drafted)
-    assert sum(len(one.tokens) - 1 for one in drafted) / steps > 1.2
+    assert [result.tokens for result in drafted] == [result.tokens for result in plain]
+    steps = sum(result.stats.steps for result in drafted)
+    assert sum(len(result.tokens) - 1 for result in drafted) / steps > 1.2
 
 
 def test_ranks_are_the_places_of_the_tokens_that_follow() -> None:

@@ -16,7 +16,7 @@ import gguf
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-# Words in many scripts, numbers, signs, white space, and what lies between these.
+# Words in many scripts, numbers, signs, white space, and what is between these.
 PIECES = """
 a b word Word WORD camelCase don't IT'S we'LL 're 'VE 'd x'M ' '' 1 12 123 1234 12345
 1234567 1,234.5 ٣٤٥٦ Ⅷ ½ ² ! ?! ... -- == <=> $5 # ~ ` ^ | \\ / // {} [x] (a) @me _x_ % &

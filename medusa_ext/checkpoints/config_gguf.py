@@ -22,8 +22,8 @@ from .rope import rope_from_gguf
 def decoder_from_gguf(family: str, fields: Fields, file: GgufFile) -> ModelConfig:
     """The record with equal layers; `fields` are those of the file's architecture.
 
-    Whether embeddings are tied and whether q, k and v have biases and norms is told by which
-    tensors the file has.
+    Which tensors the file has says whether embeddings are tied, and whether q, k and v have
+    biases and norms.
     """
     general = Fields(file.metadata, file.path)
     num_layers = fields.integer("block_count", 1, MAX_LAYERS)

@@ -128,9 +128,9 @@ def run_quick(
             plain[-1].append(generate(model, prompt, max_new_tokens, tree=None))
             drafted[-1].append(generate(model, prompt, max_new_tokens, tree=tree, draft=draft))
     same = all(
-        one.tokens == other.tokens
-        for ones, others in zip(plain, drafted, strict=True)
-        for one, other in zip(ones, others, strict=True)
+        result.tokens == other.tokens
+        for results, others in zip(plain, drafted, strict=True)
+        for result, other in zip(results, others, strict=True)
     )
     return Report(
         model.name,

@@ -1,4 +1,4 @@
-"""Whether heads belong to their base, told by what they guess: shapes alone cannot tell."""
+"""Whether heads belong to their base, by what they guess: shapes alone cannot show it."""
 
 from __future__ import annotations
 

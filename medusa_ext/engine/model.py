@@ -74,11 +74,11 @@ class Model:
         limit = self.config.max_position_embeddings
         with self._lock:
             fitting = [
-                one
-                for one in self._idle
-                if one.batch == batch
-                and one.max_length >= min(length, limit)
-                and one.max_nodes >= max_nodes
+                idle
+                for idle in self._idle
+                if idle.batch == batch
+                and idle.max_length >= min(length, limit)
+                and idle.max_nodes >= max_nodes
             ]
             session = fitting[0] if fitting else None
             # One idle session is kept: a cache is large.

@@ -110,5 +110,5 @@ def _seed(seed: Any) -> int | tuple[int, ...] | None:
     if seed is None:
         return None
     if isinstance(seed, Sequence) and not isinstance(seed, str):
-        return tuple(integer("seed", one, 0, _MAX_SEED) for one in seed)
+        return tuple(integer("seed", each, 0, _MAX_SEED) for each in seed)
     return integer("seed", seed, 0, _MAX_SEED)

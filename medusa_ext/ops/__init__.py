@@ -49,7 +49,7 @@ class Accepted(NamedTuple):
     """The accepted path of each tree."""
 
     path: Tensor
-    """[B, N] int32: node indices from the root on, -1 behind the end."""
+    """[B, N] int32: node indices from the root on, -1 after the end."""
     count: Tensor  # type: ignore[assignment]  # hides tuple.count
     """[B] int32: nodes on the path, the root included."""
     next_root: Tensor

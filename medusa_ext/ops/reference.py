@@ -53,7 +53,7 @@ def tree_attention(
     scale: float | None = None,
     sliding_window: int = 0,
 ) -> Tensor:
-    """Softmax over the keys at positions 0 … length + depth, less those behind the window."""
+    """Softmax over the keys at positions 0 … length + depth, less those before the window."""
     out = torch.empty(q.shape, dtype=torch.float64)
     group = q.shape[2] // k_cache.shape[1]
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale

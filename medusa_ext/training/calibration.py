@@ -212,7 +212,9 @@ def ranks_of(tokens: Sequence[int], guesses: npt.NDArray[np.int32]) -> Ranks:
 
 def complete_rows(answers: Sequence[Decoded]) -> Ranks:
     """The rows [T, K] of all answers at which every head has a true token to be compared with."""
-    parts = [one.ranks[: max(0, len(one.tokens) - one.ranks.shape[1])] for one in answers]
+    parts = [
+        answer.ranks[: max(0, len(answer.tokens) - answer.ranks.shape[1])] for answer in answers
+    ]
     return np.concatenate(parts)
 
 
@@ -224,8 +226,8 @@ def _top(traces: Ranks) -> list[list[float]]:
 
 
 def _replay(answers: Sequence[Decoded], trees: NestedTrees, num_nodes: int) -> float:
-    ranks = np.concatenate([one.ranks for one in answers])
-    return replay(ranks, [len(one.tokens) for one in answers], trees.tree(num_nodes))
+    ranks = np.concatenate([answer.ranks for answer in answers])
+    return replay(ranks, [len(answer.tokens) for answer in answers], trees.tree(num_nodes))
 
 
 def _measure(
@@ -239,7 +241,7 @@ def _measure(
         tree = trees.tree(size)
         results = generate(
             model,
-            [one.prompt.tolist() for one in answers],
+            [answer.prompt.tolist() for answer in answers],
             options.max_new_tokens,
             tree=tree,
             draft="heads",

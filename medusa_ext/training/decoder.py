@@ -95,7 +95,7 @@ class TorchBackend(SlotBackend):
         self._final_norm = weights["final_norm"]
         self._lm_head = weights.lm_head
         self._lm_head_cast = self._lm_head.to(self._dtype)
-        # Keys lie transposed [.., D, S]: thin products with them are twice as fast on a CPU.
+        # Keys are kept transposed [.., D, S]: thin products with them are twice as fast on a CPU.
         shape = (len(self._layers), batch, self._num_kv)
         size, dtype, device = self._head_size, self._dtype, self._device
         self._keys = torch.zeros(*shape, size, max_length, dtype=dtype, device=device)

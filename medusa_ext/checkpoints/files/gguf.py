@@ -141,7 +141,7 @@ class GgufFile(Mapping[str, WeightTensor]):
         return self._data[: self.metadata_end].tobytes()
 
     def _place(self, infos: list[_TensorInfo], table_end: int) -> dict[str, WeightTensor]:
-        """Finds each tensor's bytes; they must lie in the file, aligned, apart from each other."""
+        """Finds each tensor's bytes; they must be in the file, aligned, and must not overlap."""
         alignment = self.metadata.get("general.alignment", 32)
         valid = isinstance(alignment, int) and 8 <= alignment <= MAX_ALIGNMENT
         if not valid or alignment & (alignment - 1):

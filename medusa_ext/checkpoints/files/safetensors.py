@@ -102,7 +102,7 @@ def tensor_from_torch(name: str, tensor: Any, file: str) -> WeightTensor:
 
 
 def shards_of_index(index: Path) -> dict[Path, tuple[str, ...] | None]:
-    """The shards that an index names, each with its tensors; a shard must lie beside the index."""
+    """The shards that an index names, each with its tensors; they must be beside the index."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise failure(index, "weight_map", "a non-empty object", weight_map)

@@ -57,7 +57,7 @@ def load_torch_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """The archive's records must be stored as they are and lie within the file, and its pickle
+    """The archive's records must be stored as they are, inside the file, and its pickle
     may build nothing but tensors: `weights_only` alone lets a few bytes allocate any amount."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found")
@@ -107,7 +107,7 @@ def _check_pickle(path: Path, content: bytes) -> None:
 
 
 def _check_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
-    """A tensor must be dense, on the CPU, and no larger than the bytes behind it."""
+    """A tensor must be dense, on the CPU, and no larger than its storage."""
     import torch
 
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:

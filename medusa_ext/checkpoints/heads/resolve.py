@@ -71,7 +71,7 @@ def _heads_of_directory(source: ModelSource) -> Path | None:
 
 
 def _packaged(source: ModelSource) -> dict[str, Path]:
-    """The packaged heads for this base, by name; told by the fingerprint in their config."""
+    """The packaged heads for this base, by name: those with its fingerprint in their config."""
     return {
         config.parent.name: config.parent
         for config in sorted(PACKAGED_HEADS.glob("*/*/config.json"))

@@ -70,4 +70,4 @@ def end_ids(source: ModelSource, tokenizer: Any) -> frozenset[int]:
 def _control_tokens(tokenizer: Any) -> Iterable[tuple[int, str]]:
     """(id, spelling) of the tokens that no text contains."""
     added = tokenizer.added_tokens_decoder
-    return ((token, one.content) for token, one in added.items() if one.special)
+    return ((id_, token.content) for id_, token in added.items() if token.special)

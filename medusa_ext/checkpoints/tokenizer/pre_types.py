@@ -15,7 +15,7 @@ from typing import Final
 @dataclass(frozen=True)
 class PreType:
     """A way of cutting text: each expression cuts the pieces that the ones before it left into its
-    matches and what lies between them.
+    matches and what is between them.
 
     ignore_merges: a piece that is a token as a whole is that token, whatever merges make of it.
     adds_start: whether the start token comes first where the file does not say.

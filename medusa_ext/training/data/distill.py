@@ -162,7 +162,7 @@ class Distiller:
             blocks = range(-(-len(part) // _SHARD_CONVERSATIONS))
             missing = [i for i in blocks if (number, temperature, i) not in done]
             for index, shard in self._answer_blocks(part, missing, temperature, number):
-                count = sum(len(one.answer) for one in shard)
+                count = sum(len(conversation.answer) for conversation in shard)
                 yield ShardInfo(number, temperature, index, len(shard), count), shard
                 if self.manifest.tokens >= tokens:
                     return

@@ -50,8 +50,8 @@ def self_prompts(
         for i, start in enumerate(starts)
     ]
     texts: dict[int, str] = {}
-    for index, one in backend.answer(jobs, end_ids, _MAX_TOKENS, temperature=1.0):
-        tokens = one.answer.tolist()
+    for index, conversation in backend.answer(jobs, end_ids, _MAX_TOKENS, temperature=1.0):
+        tokens = conversation.answer.tolist()
         if tokens and tokens[-1] in end_ids:
             texts[index] = starts[index] + tokenizer.decode(tokens[:-1], skip_special_tokens=True)
     for index in sorted(texts):

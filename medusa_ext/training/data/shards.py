@@ -114,14 +114,14 @@ def write_shard(path: Path, conversations: Sequence[Conversation]) -> None:
     def offsets(parts: list[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64]:
         return np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
 
-    prompts = [one.prompt for one in conversations]
-    answers = [one.answer for one in conversations]
+    prompts = [conversation.prompt for conversation in conversations]
+    answers = [conversation.answer for conversation in conversations]
     tensors: dict[str, npt.NDArray[Any]] = {
         "prompt": np.concatenate(prompts),
         "prompt_offsets": offsets(prompts),
         "answer": np.concatenate(answers),
         "offsets": offsets(answers),
-        "hidden": np.concatenate([one.hidden for one in conversations]),
+        "hidden": np.concatenate([conversation.hidden for conversation in conversations]),
     }
     with whole_file(path) as made:
         save_file(tensors, made)

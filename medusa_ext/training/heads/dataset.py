@@ -88,12 +88,12 @@ def load_dataset(folder: Path, max_tokens: int | None = None) -> Dataset:
     starts, prompts, where = [0], [], []
     for shard in shards:
         where.append((shard.name, len(starts) - 1))
-        for one in read_shard(folder / shard.name):
-            begin, end = starts[-1], starts[-1] + len(one.answer)
-            hidden[begin:end] = torch.from_numpy(one.hidden)
-            tokens[begin:end] = one.answer
+        for conversation in read_shard(folder / shard.name):
+            begin, end = starts[-1], starts[-1] + len(conversation.answer)
+            hidden[begin:end] = torch.from_numpy(conversation.hidden)
+            tokens[begin:end] = conversation.answer
             starts.append(end)
-            prompts.append(one.prompt)
+            prompts.append(conversation.prompt)
     if starts[-1] != total:
         raise ValueError(f"{folder}: needs {total} tokens as its manifest says, got {starts[-1]}")
     held_out = _hold_out(len(prompts))
