@@ -11,14 +11,14 @@ Values of index tensors are checked on the CPU only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _torch  # noqa: F401  (importing it registers the operators)
-from . import reference
+from . import fakes, reference  # noqa: F401  (importing fakes registers them)
 
 __all__ = [
     "Accepted",
@@ -217,99 +217,3 @@ def compact(caches: Sequence[Tensor], length: Tensor, path: Tensor, count: Tenso
         count: [B], 0 to P.
     """
     torch.ops.medusa.compact(list(caches), length, path, count)
-
-
-# ---- Shapes and types for torch.compile
-
-
-def _fake_candidates(
-    logits: Tensor,
-    roots: Tensor,
-    depths: Tensor,
-    ranks: Tensor,
-    *,
-    top_k: int,
-    token_map: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    sequences, heads, _ = logits.shape
-    top_ids = roots.new_empty((sequences, heads, top_k))
-    return (
-        roots.new_empty((sequences, depths.shape[0])),
-        top_ids,
-        torch.empty_like(top_ids, dtype=torch.float32),
-    )
-
-
-def _fake_tree_attention(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    lengths: Tensor,
-    parents: Tensor,
-    *,
-    scale: float | None = None,
-    sliding_window: int = 0,
-) -> Tensor:
-    return q.new_empty(q.shape)
-
-
-def _fake_argmax(logits: Tensor) -> Tensor:
-    return logits.new_empty(logits.shape[:-1], dtype=torch.int32)
-
-
-def _fake_sample(
-    logits: Tensor,
-    seeds: Tensor,
-    positions: Tensor,
-    *,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-) -> Tensor:
-    return logits.new_empty(logits.shape[:-1], dtype=torch.int32)
-
-
-def _accepted(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    sequences = tokens.shape[0]
-    return (
-        tokens.new_empty(tokens.shape),
-        tokens.new_empty((sequences,)),
-        tokens.new_empty((sequences,)),
-    )
-
-
-def _fake_accept(tokens: Tensor, targets: Tensor, parents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _accepted(tokens)
-
-
-def _fake_accept_typical(
-    tokens: Tensor,
-    logits: Tensor,
-    parents: Tensor,
-    seeds: Tensor,
-    lengths: Tensor,
-    *,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    epsilon: float = 0.09,
-    delta: float = 0.3,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _accepted(tokens)
-
-
-def _fake_compact(caches: list[Tensor], length: Tensor, path: Tensor, count: Tensor) -> None:
-    return None
-
-
-_FAKES: dict[str, Callable[..., Any]] = {
-    "candidates": _fake_candidates,
-    "tree_attention": _fake_tree_attention,
-    "argmax": _fake_argmax,
-    "sample": _fake_sample,
-    "accept": _fake_accept,
-    "accept_typical": _fake_accept_typical,
-    "compact": _fake_compact,
-}
-for _name, _fake in _FAKES.items():
-    torch.library.register_fake(f"medusa::{_name}", _fake)
