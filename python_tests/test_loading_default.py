@@ -206,8 +206,8 @@ def test_sentencepiece_tokenizer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokens", "extra", "message"),
     [
-        (0, {}, r"tokenizer\.ggml\.tokens: needs a list of tokens"),
-        (96, {"tokenizer.ggml.unknown_token_id": 96}, r"unknown_token_id.*\[0, 95\]"),
+        (0, {}, r"tokenizer\.ggml\.(tokens|model): needs a"),
+        (96, {"tokenizer.ggml.model": "bert"}, r"tokenizer\.ggml\.model: .*'bert'"),
     ],
 )
 @pytest.mark.usefixtures("cache")
@@ -226,9 +226,6 @@ def test_tokenizer_of_a_directory(source: ModelSource, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"^{tmp_path}: needs tokenizer files"):
         load_tokenizer(open_source(tmp_path))
     load_tokenizer(source).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"tokenizer size.*vocabulary of 96.*49152"):
-        load_tokenizer(open_source(tmp_path))
-    tiny_model("llama", vocab_size=49152).save_pretrained(tmp_path)
     assert load_tokenizer(open_source(tmp_path))("a  2")["input_ids"] == [81, 256, 34]
 
 

@@ -89,9 +89,9 @@ def marked_pairs() -> Vocabulary:
 
 
 @functools.cache
-def sentencepiece() -> Vocabulary:
+def sentencepiece_model() -> bytes:
     """A byte-pair model of SentencePiece with byte tokens, as Llama 2 has it."""
-    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+    from sentencepiece import SentencePieceTrainer
 
     written = io.BytesIO()
     SentencePieceTrainer.train(
@@ -106,7 +106,15 @@ def sentencepiece() -> Vocabulary:
         split_by_whitespace=False,
         minloglevel=2,
     )
-    model: Any = SentencePieceProcessor(model_proto=written.getvalue())
+    return written.getvalue()
+
+
+@functools.cache
+def sentencepiece() -> Vocabulary:
+    """The tokens and scores of that model."""
+    from sentencepiece import SentencePieceProcessor
+
+    model: Any = SentencePieceProcessor(model_proto=sentencepiece_model())
     size = model.get_piece_size()
     kinds = {0: 2, 1: 3, 2: 3}  # unknown, start and end
     types = [6 if model.is_byte(i) else kinds.get(i, 1) for i in range(size)]

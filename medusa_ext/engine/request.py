@@ -144,6 +144,7 @@ class Request:
 
 def control_ids(model: Model, stop: Sequence[str]) -> dict[str, int]:
     """Stop strings that are the spelling of a control token, which no text contains: their ids."""
-    special = special_ids(model.text_decoder)
+    vocab = model.config.vocab_size
+    special = frozenset(token for token in special_ids(model.text_decoder) if token < vocab)
     found = {string: model.tokenizer.convert_tokens_to_ids(string) for string in stop}
     return {string: token for string, token in found.items() if token in special}

@@ -47,6 +47,12 @@ _SCALARS: Final[dict[int, str]] = {
 }
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as GGUF files do, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
 class _Cursor:
     """A position in the file that never passes its end."""
 

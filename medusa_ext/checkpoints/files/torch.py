@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import pickletools
 import re
 import zipfile
@@ -22,6 +24,10 @@ _T = TypeVar("_T")
 INDEX_NAME: Final = "pytorch_model.bin.index.json"
 SINGLE_NAME: Final = "pytorch_model.bin"
 MAX_PICKLE_BYTES: Final = 64 << 20
+# Before 1.6: a magic number, the format's version, the machine's sizes, the dictionary and the keys
+# of its storages, each a pickle, and the storages' numbers.
+_LEGACY_START: Final = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+_LEGACY_PICKLES: Final = 5
 _TENSOR_PARTS: Final = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|tensor_v3|parameter)"
     r"|torch [A-Z]\w*Storage|torch\.storage UntypedStorage|torch (b?float|u?int|bool)\w*"
@@ -29,16 +35,20 @@ _TENSOR_PARTS: Final = re.compile(
 
 
 def load_torch_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The dictionary of tensors in a torch checkpoint, on the mapped file, `weights_only`.
+    """The dictionary of tensors in a torch checkpoint, `weights_only`: on the mapped file, or in
+    memory where torch before 1.6 wrote it.
 
-    Raises ValueError naming the file if it is damaged, contains anything besides named tensors
-    (code in a pickle is not run), or is not in the zip format of torch 1.6 and later.
+    Raises ValueError naming the file if it is damaged, or contains anything besides named tensors
+    (code in a pickle is not run).
     """
     import torch
 
-    _check_archive(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found")
+    is_legacy = _is_legacy(path)
+    (_check_legacy if is_legacy else _check_archive)(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=not is_legacy)
     except Exception as error:  # the unpickler raises whatever the damaged bytes lead it to
         reason = str(error).strip().split("\n")[0][:300]
         raise ValueError(
@@ -56,11 +66,22 @@ def load_torch_tensors(path: Path) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in loaded.items()}
 
 
+def _is_legacy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_LEGACY_START)) == _LEGACY_START
+
+
+def _check_legacy(path: Path) -> None:
+    """The pickles before the numbers may build nothing but tensors."""
+    with path.open("rb") as file:
+        pickles = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+    for _ in range(_LEGACY_PICKLES):
+        _check_pickle(path, pickles)
+
+
 def _check_archive(path: Path) -> None:
     """The archive's records must be stored as they are, inside the file, and its pickle
     may build nothing but tensors: `weights_only` alone lets a few bytes allocate any amount."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found")
     size = path.stat().st_size
     with path.open("rb") as file:
         archive = _read_zip(path, lambda: zipfile.ZipFile(file))
@@ -90,7 +111,7 @@ def _check_record(path: Path, record: zipfile.ZipInfo, size: int) -> None:
         raise failure(path, record.filename, need, record.file_size)
 
 
-def _check_pickle(path: Path, content: bytes) -> None:
+def _check_pickle(path: Path, content: bytes | io.BytesIO) -> None:
     """Every class and function that the pickle names must be one that tensors are made of."""
     try:
         named = {

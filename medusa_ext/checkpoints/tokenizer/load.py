@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...files import cache_dir, scratch_beside
-from ..checks import failure
 from ..files.gguf import GgufFile
 from ..source import ModelSource
 from .gguf import CONVERSION, convert_tokenizer
@@ -25,20 +25,22 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     From the model's directory, or from a GGUF file's metadata: converted, checked token for token
     against the file's own list, and kept in the user cache.
 
-    Raises ValueError naming the file if there is none or it does not fit the model.
+    It may have more tokens than the model has rows: only a prompt that uses one of them is refused.
+
+    Raises ValueError naming the file if there is none or it is damaged, ImportError naming the
+    packages that its kind needs.
     """
     tokenizer: PreTrainedTokenizerBase = (
         _from_directory(source.path) if source.gguf is None else _from_gguf(source.gguf)
     )
-    if len(tokenizer) > source.config.vocab_size:
-        need = f"at most the model's vocabulary of {source.config.vocab_size}"
-        raise failure(source.path, "tokenizer size", need, len(tokenizer))
     return tokenizer
 
 
 def _from_directory(directory: Path) -> Any:
     from transformers import AutoTokenizer
 
+    if (directory / "tokenizer.model").is_file() and not (directory / "tokenizer.json").is_file():
+        _need_sentencepiece(directory / "tokenizer.model")
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds, from several libraries
@@ -47,6 +49,26 @@ def _from_directory(directory: Path) -> Any:
             f"{directory}: needs tokenizer files that transformers can read, got "
             f"{type(error).__name__}: {reason}"
         ) from error
+
+
+def _need_sentencepiece(path: Path) -> None:
+    missing = [
+        package
+        for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
+        if not _is_installed(module)
+    ]
+    if missing:
+        raise ImportError(
+            f"{path}: reading it without a tokenizer.json needs {' and '.join(missing)}; install "
+            "medusa-ext[sentencepiece]"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
 
 
 def _from_gguf(file: GgufFile) -> Any:
