@@ -58,7 +58,9 @@ def measure_distill(
     torch.set_num_threads(_C.num_threads())
     source = open_source(resolve_model(model))
     tokenizer = load_tokenizer(source)
-    encoded = [encode_prompt(tokenizer, text) for text in islice(template_prompts(_SEED), _PROMPTS)]
+    vocab = source.config.vocab_size
+    chosen = islice(template_prompts(_SEED), _PROMPTS)
+    encoded = [encode_prompt(tokenizer, vocab, one) for one in chosen]
     prompts = [ids for ids in encoded if len(ids) <= _MAX_PROMPT]
     peers = {
         dtype: Transformers(source.config, dtype)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import END, tiny, tiny_directory
+from models import END, TINY_VOCAB, tiny, tiny_directory
 from training_data import SETTINGS, distiller, torch_backend
 from transformers import AutoModelForCausalLM
 
@@ -192,7 +192,7 @@ def test_the_model_writes_prompts_of_its_own() -> None:
     assert found == list(self_prompts(run_backend, tokenizer, frozenset([END]), 60, 1))
     for prompt in found:
         assert len(prompt.messages[0][1].split()) >= 3
-        assert encode_prompt(tokenizer, prompt)[-1] != END
+        assert encode_prompt(tokenizer, TINY_VOCAB, prompt)[-1] != END
 
 
 def test_shards_are_checked(tmp_path: Path) -> None:

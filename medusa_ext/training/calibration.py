@@ -144,7 +144,7 @@ def _prompts(model: Model, options: CalibrationOptions) -> Iterator[npt.NDArray[
     room = model.config.max_position_embeddings - options.max_new_tokens - 1
     count = 0
     for prompt in unique(found):
-        tokens = encode_prompt(model.tokenizer, prompt)
+        tokens = encode_prompt(model.tokenizer, model.config.vocab_size, prompt)
         if count < options.num_prompts and len(tokens) <= min(_MAX_PROMPT, room):
             count += 1
             yield tokens

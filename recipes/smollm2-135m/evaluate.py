@@ -109,8 +109,9 @@ def prompts_of(model: Model) -> dict[str, list[np.ndarray]]:
         "held-out": [prompt_from_json(json.loads(line)) for line in lines],
         "HumanEval": [Prompt.ask(text, "t") for text in human_eval_prompts()[:40]],
     }
+    vocab = model.config.vocab_size
     return {
-        name: [encode_prompt(model.tokenizer, prompt) for prompt in prompts]
+        name: [encode_prompt(model.tokenizer, vocab, prompt) for prompt in prompts]
         for name, prompts in sets.items()
     }
 

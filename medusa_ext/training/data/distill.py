@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Final
 
 from ...files import json_text, write_text
-from .answer import Job
+from .answer import Int32Array, Job
 from .backend import Backend
 from .prompts import Exclusion, Prompt, prompt_from_json, unique
 from .self_prompts import encode_prompt, self_prompts
@@ -123,7 +123,7 @@ class Distiller:
         refused: list[str] = []
         for prompt in found:
             try:
-                size = len(encode_prompt(self.tokenizer, prompt))
+                size = len(self._encode(prompt))
             except ValueError as error:
                 refused.append(f"{prompt.key!r:.60}: {error}")
                 continue
@@ -135,6 +135,9 @@ class Distiller:
             _log.info("round %d: %d prompts dropped as held out or too long", number, dropped)
         if refused:
             _log.warning("%d prompts skipped, the first: %s", len(refused), refused[0])
+
+    def _encode(self, prompt: Prompt) -> Int32Array:
+        return encode_prompt(self.tokenizer, self.manifest.vocab_size, prompt)
 
     def _synthesised(self, number: int) -> Iterator[Prompt]:
         """Templates and, if the model has a chat template, prompts of its own."""
@@ -178,7 +181,7 @@ class Distiller:
         def jobs() -> Iterator[Job]:
             for block in blocks:
                 for i in range(block * size, block * size + sizes[block]):
-                    ids = encode_prompt(self.tokenizer, prompts[i])
+                    ids = self._encode(prompts[i])
                     yield Job(i, ids, (settings.seed * 4093 + number) * 1_000_003 + i)
 
         ends = frozenset(self.manifest.eos_ids)

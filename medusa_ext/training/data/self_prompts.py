@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ...text.prompts import encode
 from .answer import Int32Array, Job
 from .backend import Backend
 from .prompts import Prompt
@@ -65,19 +66,16 @@ def encode_text(tokenizer: Any, text: str) -> Int32Array:
     return np.array(tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
 
 
-def encode_prompt(tokenizer: Any, prompt: Prompt) -> Int32Array:
-    """A prompt's tokens: through the chat template, or raw text with the usual start token.
+def encode_prompt(tokenizer: Any, vocab_size: int, prompt: Prompt) -> Int32Array:
+    """A prompt's tokens as `generate` makes them: through the chat template, where control tokens
+    in a message are only text, or raw text with the usual start token.
 
-    Raises ValueError if the template refuses the conversation, as some do a system message.
+    Raises ValueError if the template refuses the conversation, as some do a system message, or a
+    token has no row in the model.
     """
-    if not prompt.messages:
-        return np.array(tokenizer.encode(prompt.text), dtype=np.int32)
-    if getattr(tokenizer, "chat_template", None) is None:
-        text = "\n\n".join(content for _, content in prompt.messages) + "\n\n"
-        return np.array(tokenizer.encode(text), dtype=np.int32)
-    messages = [{"role": role, "content": content} for role, content in prompt.messages]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # jinja's own kinds, raised by the template
-        raise ValueError(f"the model's chat template refused it: {error}") from error
-    return encode_text(tokenizer, str(text))
+    given: Any = prompt.text
+    if prompt.messages and getattr(tokenizer, "chat_template", None) is None:
+        given = "\n\n".join(content for _, content in prompt.messages) + "\n\n"
+    elif prompt.messages:
+        given = [{"role": role, "content": content} for role, content in prompt.messages]
+    return np.array(encode(tokenizer, vocab_size, given, continues=False).tokens, dtype=np.int32)
