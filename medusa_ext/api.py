@@ -95,9 +95,11 @@ def generate(
     Args:
         model: a model, or a session of `Model.session`, which keeps its text.
         prompt: raw text (control tokens written in it count as such), a list of token ids, a list
-            of chat messages, or a list of prompts: a batch. A session takes one prompt for each
-            of its sequences; raw text and ids are appended to its text, a chat is compared with it
-            and only what is new is computed; None goes on without any new text.
+            of chat messages, a conversation (a mapping with `messages` and, for the model's
+            chat template, `tools`, `chat_template_kwargs` and the name of a `chat_template`
+            where there are several), or a list of prompts: a batch. A session takes one prompt
+            for each of its sequences; raw text and ids are appended to its text, a chat is
+            compared with it and only what is new is computed; None goes on without any new text.
         temperature: 0 is greedy. `top_p` and `top_k` (0: all) cut the distribution first.
         acceptance: "lossless": the text is that of plain decoding, for any tree. "typical": drafts
             with a probability above min(epsilon, delta * exp(-entropy)) are accepted, so the text

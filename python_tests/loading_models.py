@@ -121,6 +121,8 @@ def write_gguf(
     for key, value in (extra or {}).items():
         if isinstance(value, str):
             writer.add_string(key, value)
+        elif isinstance(value, list):
+            writer.add_array(key, value)
         elif isinstance(value, bool):
             writer.add_bool(key, value)
         elif isinstance(value, float):

@@ -7,32 +7,78 @@ from typing import Any, Final
 
 Message = Mapping[str, Any]
 
+# Key of a conversation -> argument of `encode_chat`.
+_KEYS: Final = {
+    "messages": "messages",
+    "tools": "tools",
+    "chat_template": "template",
+    "chat_template_kwargs": "variables",
+}
 _MARKS: Final = tuple(chr(code) for code in range(0xE000, 0xE100))
 
 
-def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def chat_arguments(conversation: Mapping[str, Any]) -> dict[str, Any]:
+    """What `encode_chat` takes, of a conversation under the keys that servers take.
+
+    Raises ValueError naming the key that is missing, unknown or of another type.
+    """
+    unknown = [key for key in conversation if key not in _KEYS]
+    if unknown:
+        raise ValueError(f"prompt: needs a conversation's keys {tuple(_KEYS)}, got {unknown[0]!r}")
+    given = {key: value for key, value in conversation.items() if value is not None}
+    for key in ("messages", "tools"):
+        listed = given.get(key, ())
+        if not isinstance(listed, list | tuple) or not all(isinstance(i, Mapping) for i in listed):
+            raise ValueError(f"prompt: {key}: needs a list of mappings, got {listed!r:.120}")
+    for key, kind in (("chat_template", str), ("chat_template_kwargs", Mapping)):
+        if key in given and not isinstance(given[key], kind):
+            need = "the name of a template" if kind is str else "a mapping"
+            raise ValueError(f"prompt: {key}: needs {need}, got {given[key]!r:.120}")
+    if not given.get("messages"):
+        raise ValueError("prompt: messages: needs at least one, got none")
+    return {_KEYS[key]: value for key, value in given.items()}
+
+
+def encode_chat(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    template: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> list[int]:
     """The ids of a conversation in the model's chat template, the assistant's turn opened.
 
     A last message of the assistant's is the beginning of its answer, which is continued. Content
-    is a string or a list of text parts; beside tool calls it may be missing.
+    is a string or a list of text parts; beside tool calls it may be missing. `tools` and
+    `variables` are for the template to read, `template` is the name of one where a model has
+    several.
 
-    A control token's spelling inside a message is cut in two by a private-use character, which
-    survives the template; the rendered text is then tokenised in pieces cut at these marks, so the
-    spelling stays text: no message can end its turn or open another.
+    A control token's spelling inside a message or a tool is cut in two by a private-use character,
+    which survives the template; the rendered text is then tokenised in pieces cut at these marks,
+    so the spelling stays text: no message can end its turn or open another.
 
     Raises ValueError naming what is wrong with a message, or why the template refuses them.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("prompt: chat messages need a model with a chat template; this has none")
+    if template is not None:
+        _check_name(tokenizer.chat_template, template)
     plain = [_plain(message) for message in messages]
-    everything = "".join(_strings(plain))
+    everything = "".join(_strings([plain, tools, variables]))
     check_unicode(everything, "prompt")
     mark = next((mark for mark in _MARKS if mark not in everything), None)
     if mark is None:
         raise ValueError(
             "prompt: needs one private-use character left to mark pieces, got them all"
         )
-    text = _render(tokenizer, _cut(plain, _control_spellings(tokenizer), mark))
+    spellings = _control_spellings(tokenizer)
+    several = isinstance(tokenizer.chat_template, Mapping)
+    read = {
+        **_cut(variables or {}, spellings, mark),
+        "tools": _cut(tools, spellings, mark) or None,
+        "chat_template": template if several else None,
+    }
+    text = _render(tokenizer, _cut(plain, spellings, mark), read)
     ids: list[int] = []
     for piece in text.split(mark):
         ids += tokenizer.encode(piece, add_special_tokens=False)
@@ -63,7 +109,14 @@ def _part(part: Any) -> str:
     return text
 
 
-def _render(tokenizer: Any, messages: list[dict[str, Any]]) -> str:
+def _check_name(templates: Any, name: str) -> None:
+    """A template's text is never taken from a prompt, only the name of one of the model's."""
+    known = tuple(templates) if isinstance(templates, Mapping) else ("default",)
+    if name not in known:
+        raise ValueError(f"prompt: chat_template: needs one of {known}, got {name!r:.120}")
+
+
+def _render(tokenizer: Any, messages: list[dict[str, Any]], read: Mapping[str, Any]) -> str:
     """The template's text, with the assistant's turn opened or, if it is begun, left open."""
     last = messages[-1]
     begun = last["role"] == "assistant" and not last.get("tool_calls")
@@ -76,6 +129,7 @@ def _render(tokenizer: Any, messages: list[dict[str, Any]]) -> str:
                 tokenize=False,
                 add_generation_prompt=not begun,
                 continue_final_message=begun,
+                **read,
             )
         )
     except Exception as error:  # jinja's own kinds, raised by the template

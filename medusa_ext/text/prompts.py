@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .chat import Message, check_unicode, encode_chat
+from .chat import Message, chat_arguments, check_unicode, encode_chat
 
-Prompt = str | Sequence[int] | Sequence[Message]
+Prompt = str | Sequence[int] | Sequence[Message] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def split_batch(prompt: Any) -> tuple[list[Any], bool]:
 
     Raises TypeError or ValueError naming the argument for anything that is no prompt.
     """
-    if isinstance(prompt, str):
+    if isinstance(prompt, str | Mapping):
         return [prompt], False
     if isinstance(prompt, np.ndarray) and prompt.ndim == 1:
         prompt = prompt.tolist()
@@ -38,9 +38,9 @@ def split_batch(prompt: Any) -> tuple[list[Any], bool]:
         )
     if not prompt:
         raise ValueError("prompt: needs at least one token, got an empty list")
-    if all(_is_id(item) for item in prompt) or all(isinstance(i, Mapping) for i in prompt):
+    if all(_is_id(item) for item in prompt) or all(_is_message(item) for item in prompt):
         return [prompt], False
-    if all(isinstance(i, str) or (isinstance(i, Sequence | np.ndarray)) for i in prompt):
+    if all(isinstance(i, str | Sequence | np.ndarray) or _is_conversation(i) for i in prompt):
         return list(prompt), True
     kinds = sorted({type(item).__name__ for item in prompt})
     raise TypeError(f"prompt: needs items of one kind, got {', '.join(kinds)}")
@@ -63,6 +63,9 @@ def encode(tokenizer: Any, vocab_size: int, prompt: Any, continues: bool) -> Enc
         return _checked(ids, vocab_size, whole=False)
     if isinstance(prompt, np.ndarray) and prompt.ndim == 1:
         prompt = prompt.tolist()
+    if isinstance(prompt, Mapping):
+        ids = encode_chat(tokenizer, **chat_arguments(prompt))
+        return _checked(ids, vocab_size, whole=True)
     if not isinstance(prompt, Sequence) or not prompt:
         raise ValueError(f"prompt: needs at least one token, got {prompt!r}")
     if all(isinstance(item, Mapping) for item in prompt):
@@ -70,6 +73,14 @@ def encode(tokenizer: Any, vocab_size: int, prompt: Any, continues: bool) -> Enc
     if not all(_is_id(item) for item in prompt):
         raise TypeError(f"prompt: needs token ids or chat messages, got {prompt!r:.120}")
     return _checked([int(item) for item in prompt], vocab_size, whole=False)
+
+
+def _is_conversation(item: Any) -> bool:
+    return isinstance(item, Mapping) and "messages" in item
+
+
+def _is_message(item: Any) -> bool:
+    return isinstance(item, Mapping) and "messages" not in item
 
 
 def _is_id(item: Any) -> bool:

@@ -19,7 +19,7 @@ from .scored_pairs import scored_pair_tokenizer
 _log = logging.getLogger("medusa_ext")
 
 # The version of what `convert_tokenizer` makes; raised when that changes, for cached results.
-CONVERSION: Final = 4
+CONVERSION: Final = 5
 
 # Kinds of tokens in `tokenizer.ggml.token_type`.
 _NORMAL: Final = 1
@@ -73,7 +73,7 @@ def convert_tokenizer(file: GgufFile) -> Any:
     build: Any = PreTrainedTokenizerFast
     tokenizer = build(
         tokenizer_object=backend,
-        chat_template=file.metadata.get("tokenizer.chat_template"),
+        chat_template=_chat_templates(file),
         clean_up_tokenization_spaces=False,
         **named,
     )
@@ -161,6 +161,20 @@ def _merges(fields: Fields) -> list[tuple[str, str]]:
             raise fields.fail("merges", "pairs with a space between them", merge)
         pairs.append((merge[:middle], merge[middle + 1 :]))
     return pairs
+
+
+def _chat_templates(file: GgufFile) -> str | dict[str, str] | None:
+    """The chat template, or where there are several, all by name."""
+    plain = file.metadata.get("tokenizer.chat_template")
+    names = file.metadata.get("tokenizer.chat_templates")
+    named = {} if plain is None else {"default": plain}
+    for name in names if isinstance(names, list) else ():
+        named[name] = file.metadata.get(f"tokenizer.chat_template.{name}")
+    for name, template in named.items():
+        if not isinstance(template, str):
+            what = f"tokenizer.chat_template.{name}"
+            raise failure(file.path, what, "the text of a template", template)
+    return named if named.keys() - {"default"} else named.get("default")
 
 
 def _add_special_tokens(backend: Tokenizer, tokens: list[str], kinds: list[int]) -> None:
