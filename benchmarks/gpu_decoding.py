@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medusa_ext import _C
+from medusa_ext.checkpoints.config import LayerSpec, ModelConfig
+from medusa_ext.checkpoints.rope import Rope
 from medusa_ext.drafting.published import NUM_HEADS, published_accuracies
 from medusa_ext.drafting.trees import NestedTrees, Tree, nested_from_accuracies
 from medusa_ext.engine.step import run_step
@@ -99,24 +101,22 @@ class SyntheticModel:
             tokens.append(token)
         return tokens
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self) -> ModelConfig:
         shape = self.shape
-        head_size = shape.hidden_size // shape.num_heads
-        return {
-            "num_layers": shape.num_layers,
-            "hidden_size": shape.hidden_size,
-            "num_query_heads": shape.num_heads,
-            "num_kv_heads": shape.num_heads,
-            "head_size": head_size,
-            "ffn_size": shape.ffn_size,
-            "vocab_size": shape.vocab_size,
-            "rms_eps": 1e-5,
-            "qkv_bias": False,
-            "qk_norm": False,
-            "tie_word_embeddings": False,
-            "inverse_frequencies": 1e4 ** -(np.arange(0, head_size, 2) / head_size),
-            "layer_windows": [0] * shape.num_layers,
-        }
+        return ModelConfig(
+            family=shape.name,
+            hidden_size=shape.hidden_size,
+            num_query_heads=shape.num_heads,
+            num_kv_heads=shape.num_heads,
+            head_size=shape.hidden_size // shape.num_heads,
+            ffn_size=shape.ffn_size,
+            vocab_size=shape.vocab_size,
+            rms_eps=1e-5,
+            tied_embeddings=False,
+            ropes=(Rope(),),
+            layers=(LayerSpec(),) * shape.num_layers,
+            max_position_embeddings=1 << 20,
+        )
 
     def _set(
         self,

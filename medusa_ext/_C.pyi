@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .checkpoints.config import ModelConfig
+
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
 
@@ -59,15 +61,13 @@ class ModelBuilder:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        config: ModelConfig,
         formats: Mapping[str, str],
         isa: str = "",
         device: str = "cpu",
         deterministic: bool = False,
     ) -> None:
-        """config: num_layers, hidden_size, num_query_heads, num_kv_heads, head_size, ffn_size,
-        vocab_size, rms_eps, qkv_bias, qk_norm, tie_word_embeddings, inverse_frequencies (list of
-        D/2 floats) and layer_windows (list of L ints, 0: full attention).
+        """config: read attribute by attribute (csrc/model/config.h has the list).
         formats: canonical matrix name -> one of weight_formats(device).
         isa: an entry of available_isas(), "" for default_isa().
         device: an entry of devices(). RuntimeError if there is no such device.

@@ -60,7 +60,6 @@ struct Shape {
 
 ModelConfig config_of(const Shape& shape) {
   ModelConfig config;
-  config.num_layers = shape.layers;
   config.hidden_size = shape.hidden;
   config.num_query_heads = shape.query_heads;
   config.num_kv_heads = shape.kv_heads;
@@ -68,8 +67,9 @@ ModelConfig config_of(const Shape& shape) {
   config.ffn_size = shape.ffn;
   config.vocab_size = shape.vocab;
   config.tied_embeddings = true;
-  config.inverse_frequencies.assign(static_cast<size_t>(shape.head_size / 2), 0.01);
-  config.layer_windows.assign(static_cast<size_t>(shape.layers), 0);
+  config.inverse_frequencies = {
+      std::vector<double>(static_cast<size_t>(shape.head_size / 2), 0.01)};
+  config.layers.resize(static_cast<size_t>(shape.layers));
   return config;
 }
 

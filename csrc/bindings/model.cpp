@@ -1,6 +1,8 @@
 #include "model/model.h"
 
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
 #include "bindings/devices.h"
@@ -10,37 +12,32 @@
 namespace medusa::bindings {
 namespace {
 
-template <typename T>
-T field(const py::dict& config, const char* name) {
-  if (!config.contains(name)) {
-    throw std::invalid_argument(std::string("config: ") + name + ", needs a value, got none");
+/// Reads a record's fields from the attributes of a Python object that has the same names.
+class RecordReader {
+ public:
+  explicit RecordReader(const py::handle& record) : record_(record) {}
+
+  template <typename T>
+  void operator()(const char* name, T& field) const {
+    field = record_.attr(name).cast<T>();
   }
-  return config[name].cast<T>();
-}
+  void operator()(const char* name, std::vector<LayerSpec>& layers) const {
+    for (const py::handle& layer : record_.attr(name)) {
+      visit_fields(layers.emplace_back(), RecordReader(layer));
+    }
+  }
 
-ModelConfig parse_config(const py::dict& config) {
-  ModelConfig parsed;
-  parsed.num_layers = field<int32_t>(config, "num_layers");
-  parsed.hidden_size = field<int32_t>(config, "hidden_size");
-  parsed.num_query_heads = field<int32_t>(config, "num_query_heads");
-  parsed.num_kv_heads = field<int32_t>(config, "num_kv_heads");
-  parsed.head_size = field<int32_t>(config, "head_size");
-  parsed.ffn_size = field<int32_t>(config, "ffn_size");
-  parsed.vocab_size = field<int32_t>(config, "vocab_size");
-  parsed.rms_eps = field<float>(config, "rms_eps");
-  parsed.qkv_bias = field<bool>(config, "qkv_bias");
-  parsed.qk_norm = field<bool>(config, "qk_norm");
-  parsed.tied_embeddings = field<bool>(config, "tie_word_embeddings");
-  parsed.inverse_frequencies = field<std::vector<double>>(config, "inverse_frequencies");
-  parsed.layer_windows = field<std::vector<int32_t>>(config, "layer_windows");
-  return parsed;
-}
+ private:
+  py::handle record_;
+};
 
-std::unique_ptr<ModelBuilder> make_builder(const py::dict& config,
+std::unique_ptr<ModelBuilder> make_builder(const py::object& record,
                                            const std::map<std::string, std::string>& formats,
                                            const std::string& isa, const std::string& device,
                                            bool deterministic) {
-  return std::make_unique<ModelBuilder>(parse_config(config), parse_formats(formats),
+  ModelConfig config;
+  visit_fields(config, RecordReader(record));
+  return std::make_unique<ModelBuilder>(std::move(config), parse_formats(formats),
                                         make_backend(device, {isa, deterministic}));
 }
 

@@ -23,11 +23,11 @@ KvCacheStorage::KvCacheStorage(const Model& model, DType dtype, int32_t num_slot
   const Backend& backend = model.backend();
   const int64_t head_rows = int64_t{num_slots} * config.num_kv_heads * num_rows;
   const int64_t plane_bytes = head_rows * config.head_size * dtype_bytes(dtype);
-  storage_ = backend.allocate(plane_bytes * 2 * config.num_layers);
-  if (dtype == DType::kInt8) scales_ = backend.allocate(head_rows * 4 * 2 * config.num_layers);
+  storage_ = backend.allocate(plane_bytes * 2 * config.num_layers());
+  if (dtype == DType::kInt8) scales_ = backend.allocate(head_rows * 4 * 2 * config.num_layers());
   std::vector<void*> pointers;
   std::vector<void*> scale_pointers;
-  for (int32_t i = 0; i < config.num_layers; ++i) {
+  for (int32_t i = 0; i < config.num_layers(); ++i) {
     KvCache cache;
     cache.dtype = dtype;
     cache.num_kv_heads = config.num_kv_heads;

@@ -143,7 +143,7 @@ ModelBuilder::ModelBuilder(ModelConfig config, const Formats& formats, Backend b
   }
   model_->final_norm = DeviceArray<float>(model_->backend(), shape.hidden_size);
   slots_.add_vector("final_norm", model_->final_norm.data(), shape.hidden_size);
-  for (int32_t i = 0; i < shape.num_layers; ++i) add_layer(formats, i);
+  for (int32_t i = 0; i < shape.num_layers(); ++i) add_layer(formats, i);
 }
 
 void ModelBuilder::add_layer(const Formats& formats, int32_t index) {
@@ -151,17 +151,18 @@ void ModelBuilder::add_layer(const Formats& formats, int32_t index) {
   const Backend& backend = model_->backend();
   const std::string prefix = "layers." + std::to_string(index) + ".";
   LayerWeights& layer = model_->layers[static_cast<size_t>(index)];
+  const LayerSpec& spec = shape.layers[static_cast<size_t>(index)];
   const auto vector = [&](const char* name, DeviceArray<float>& array, int64_t size) {
     array = DeviceArray<float>(backend, size);
     slots_.add_vector(prefix + name, array.data(), size);
   };
   vector("attn_norm", layer.attn_norm, shape.hidden_size);
   vector("ffn_norm", layer.ffn_norm, shape.hidden_size);
-  if (shape.qk_norm) {
+  if (spec.qk_norm) {
     vector("q_norm", layer.q_norm, shape.head_size);
     vector("k_norm", layer.k_norm, shape.head_size);
   }
-  add_attention(formats, prefix, layer);
+  add_attention(formats, prefix, spec, layer);
   layer.o =
       arena_.make_matrix(format_of(formats, prefix + "o"), shape.hidden_size, shape.q_width());
   slots_.add_matrix(prefix + "o", &layer.o.packed, 0, shape.hidden_size);
@@ -180,7 +181,7 @@ void ModelBuilder::add_layer(const Formats& formats, int32_t index) {
 }
 
 void ModelBuilder::add_attention(const Formats& formats, const std::string& prefix,
-                                 LayerWeights& layer) {
+                                 const LayerSpec& spec, LayerWeights& layer) {
   const ModelConfig& shape = model_->config();
   const Backend& backend = model_->backend();
   const Piece pieces[] = {{"q", shape.q_width()}, {"k", shape.kv_width()}, {"v", shape.kv_width()}};
@@ -194,7 +195,7 @@ void ModelBuilder::add_attention(const Formats& formats, const std::string& pref
     part.matrix = arena_.make_matrix(format, shape.qkv_width(), shape.hidden_size);
     layer.qkv.push_back(std::move(part));
   }
-  if (shape.qkv_bias) layer.qkv_bias = DeviceArray<float>(backend, shape.qkv_width());
+  if (spec.qkv_bias) layer.qkv_bias = DeviceArray<float>(backend, shape.qkv_width());
   int32_t column = 0;
   for (const Piece& piece : pieces) {
     if (fused) {
@@ -208,7 +209,7 @@ void ModelBuilder::add_attention(const Formats& formats, const std::string& pref
       layer.qkv.push_back(std::move(part));
       slots_.add_matrix(prefix + piece.name, &layer.qkv.back().matrix.packed, 0, piece.num_outputs);
     }
-    if (shape.qkv_bias) {
+    if (spec.qkv_bias) {
       slots_.add_vector(prefix + piece.name + "_bias", layer.qkv_bias.data() + column,
                         piece.num_outputs);
     }

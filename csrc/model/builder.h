@@ -82,7 +82,8 @@ class ModelBuilder {
 
  private:
   void add_layer(const Formats& formats, int32_t index);
-  void add_attention(const Formats& formats, const std::string& prefix, LayerWeights& layer);
+  void add_attention(const Formats& formats, const std::string& prefix, const LayerSpec& spec,
+                     LayerWeights& layer);
 
   std::shared_ptr<Model> model_;
   WeightSlots slots_;

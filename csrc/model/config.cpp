@@ -19,7 +19,7 @@ void require_positive(const char* field, int32_t value) {
 }  // namespace
 
 void check_config(const ModelConfig& config) {
-  require_positive("num_layers", config.num_layers);
+  require_positive("layers", config.num_layers());
   require_positive("hidden_size", config.hidden_size);
   require_positive("num_query_heads", config.num_query_heads);
   require_positive("num_kv_heads", config.num_kv_heads);
@@ -30,13 +30,15 @@ void check_config(const ModelConfig& config) {
           "a multiple of num_kv_heads", config.num_query_heads);
   require(config.head_size % 8 == 0 && config.head_size <= 256, "head_size",
           "a multiple of 8 up to 256", config.head_size);
-  require(static_cast<int32_t>(config.inverse_frequencies.size()) == config.head_size / 2,
-          "inverse_frequencies", "head_size / 2 numbers",
-          static_cast<int64_t>(config.inverse_frequencies.size()));
-  require(static_cast<int32_t>(config.layer_windows.size()) == config.num_layers, "layer_windows",
-          "one number per layer", static_cast<int64_t>(config.layer_windows.size()));
-  for (int32_t window : config.layer_windows) {
-    require(window >= 0, "layer_windows", "0 (none) or a positive window", window);
+  const int64_t num_tables = static_cast<int64_t>(config.inverse_frequencies.size());
+  for (const std::vector<double>& table : config.inverse_frequencies) {
+    const int64_t size = static_cast<int64_t>(table.size());
+    require(size == config.head_size / 2, "inverse_frequencies", "head_size / 2 numbers", size);
+  }
+  for (const LayerSpec& layer : config.layers) {
+    require(layer.window >= 0, "layers: window", "0 (none) or a positive window", layer.window);
+    require(layer.rope >= 0 && layer.rope < num_tables, "layers: rope",
+            "one of the tables of inverse_frequencies", layer.rope);
   }
 }
 

@@ -11,7 +11,7 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t max_rows, int32_t m
     : model_(std::move(model)), max_rows_(max_rows) {
   const ModelConfig& config = model_->config();
   const Backend& backend = model_->backend();
-  rope_table_ = model_->rope_table(max_positions);
+  rope_tables_ = model_->rope_tables(max_positions);
   residual_ = DeviceArray<float>(backend, int64_t{max_rows} * config.hidden_size);
   qkv_ = DeviceArray<float>(backend, int64_t{max_rows} * config.qkv_width());
   int64_t input_bytes = 0;
@@ -41,11 +41,9 @@ void Decoder::forward(Context& context, const RowTable& rows, const std::vector<
   embed.table = &model_->embedding.packed;
   embed.out = residual_.data();
   model_->backend().kernels->embed(context, embed);
-  for (int32_t i = 0; i < config.num_layers; ++i) {
-    const LayerWeights& layer = model_->layers[static_cast<size_t>(i)];
-    attention_block(context, rows, layer, caches[static_cast<size_t>(i)],
-                    config.layer_windows[static_cast<size_t>(i)]);
-    ffn_block(context, rows.num_rows, layer);
+  for (size_t i = 0; i < config.layers.size(); ++i) {
+    attention_block(context, rows, model_->layers[i], config.layers[i], caches[i]);
+    ffn_block(context, rows.num_rows, model_->layers[i]);
   }
   finish(context, rows.num_rows, outputs);
 }
@@ -74,7 +72,7 @@ Activations Decoder::normalize(Context& context, const float* weight, int32_t fi
 }
 
 void Decoder::attention_block(Context& context, const RowTable& rows, const LayerWeights& layer,
-                              const KvCache& cache, int32_t window) {
+                              const LayerSpec& spec, const KvCache& cache) {
   const ModelConfig& config = model_->config();
   const KernelTable& kernels = *model_->backend().kernels;
   LinearParams product;
@@ -88,7 +86,7 @@ void Decoder::attention_block(Context& context, const RowTable& rows, const Laye
       product.in =
           normalize(context, layer.attn_norm.data(), 0, rows.num_rows, *product.weight, nullptr);
     }
-    product.bias = config.qkv_bias ? layer.qkv_bias.data() + part.column : nullptr;
+    product.bias = spec.qkv_bias ? layer.qkv_bias.data() + part.column : nullptr;
     product.out = qkv_.data() + part.column;
     kernels.linear(context, product);
   }
@@ -98,9 +96,9 @@ void Decoder::attention_block(Context& context, const RowTable& rows, const Laye
   rope.cache = cache;
   rope.num_query_heads = config.num_query_heads;
   rope.qkv = qkv_.data();
-  rope.cos_sin = rope_table_.data();
-  rope.q_norm = config.qk_norm ? layer.q_norm.data() : nullptr;
-  rope.k_norm = config.qk_norm ? layer.k_norm.data() : nullptr;
+  rope.cos_sin = rope_tables_[static_cast<size_t>(spec.rope)].data();
+  rope.q_norm = spec.qk_norm ? layer.q_norm.data() : nullptr;
+  rope.k_norm = spec.qk_norm ? layer.k_norm.data() : nullptr;
   rope.epsilon = config.rms_eps;
   kernels.rope_append(context, rope);
 
@@ -108,7 +106,7 @@ void Decoder::attention_block(Context& context, const RowTable& rows, const Laye
   attention.rows = rows;
   attention.cache = cache;
   attention.num_query_heads = config.num_query_heads;
-  attention.sliding_window = window;
+  attention.sliding_window = spec.window;
   attention.scale = 1.0f / std::sqrt(static_cast<float>(config.head_size));
   attention.q = qkv_.data();
   attention.q_row_stride = config.qkv_width();

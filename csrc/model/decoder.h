@@ -35,7 +35,7 @@ class Decoder {
 
  private:
   void attention_block(Context& context, const RowTable& rows, const LayerWeights& layer,
-                       const KvCache& cache, int32_t window);
+                       const LayerSpec& spec, const KvCache& cache);
   void ffn_block(Context& context, int32_t num_rows, const LayerWeights& layer);
   void finish(Context& context, int32_t num_rows, const ForwardOutputs& outputs);
   /// RMSNorm of the residual stream from row `first` on, in the form that `reader` takes.
@@ -45,7 +45,7 @@ class Decoder {
 
   std::shared_ptr<const Model> model_;
   int32_t max_rows_;
-  DeviceArray<float> rope_table_;
+  std::vector<DeviceArray<float>> rope_tables_;
   DeviceArray<float> residual_;  // [R, H]
   DeviceArray<float> qkv_;       // [R, (Q + 2G) * D]
   DeviceArray<uint8_t> inputs_;  // normalised rows, as the next product reads them

@@ -7,9 +7,7 @@
 namespace medusa {
 
 Model::Model(ModelConfig config, Backend backend)
-    : layers(static_cast<size_t>(config.num_layers)),
-      config_(std::move(config)),
-      backend_(std::move(backend)) {}
+    : layers(config.layers.size()), config_(std::move(config)), backend_(std::move(backend)) {}
 
 int64_t Model::packed_bytes() const {
   int64_t bytes = embedding.packed.bytes + untied_lm_head.packed.bytes + final_norm.size() * 4;
@@ -22,30 +20,32 @@ int64_t Model::packed_bytes() const {
   return bytes;
 }
 
-DeviceArray<float> Model::rope_table(int32_t num_positions) const {
+std::vector<DeviceArray<float>> Model::rope_tables(int32_t num_positions) const {
   const std::lock_guard<std::mutex> lock(rope_mutex_);
   const int64_t width = config_.head_size;
-  if (rope_table_.size() >= num_positions * width) return rope_table_;
+  const int64_t known = rope_tables_.empty() ? 0 : rope_tables_.front().size() / width;
+  if (known >= num_positions) return rope_tables_;
   // Growing by doubling keeps the work linear when sessions of rising length are made.
-  const int64_t positions =
-      std::max<int64_t>(num_positions, std::min<int64_t>(2 * rope_table_.size() / width, 1 << 20));
-  std::vector<float> table(static_cast<size_t>(positions * width));
-  for (int64_t position = 0; position < positions; ++position) {
-    float* row = table.data() + position * width;
-    for (int64_t i = 0; i < width / 2; ++i) {
-      const double angle =
-          static_cast<double>(position) * config_.inverse_frequencies[static_cast<size_t>(i)];
-      row[i] = static_cast<float>(std::cos(angle));
-      row[width / 2 + i] = static_cast<float>(std::sin(angle));
-    }
-  }
-  DeviceArray<float> grown(backend_, positions * width);
+  const int64_t positions = std::max<int64_t>(num_positions, std::min<int64_t>(2 * known, 1 << 20));
   const std::unique_ptr<Context> context = backend_.make_context();
-  backend_.copy_in(*context, grown.data(), table.data(),
-                   static_cast<int64_t>(table.size() * sizeof(float)));
-  backend_.synchronize(*context);
-  rope_table_ = grown;
-  return rope_table_;
+  std::vector<DeviceArray<float>> grown;
+  for (const std::vector<double>& frequencies : config_.inverse_frequencies) {
+    std::vector<float> table(static_cast<size_t>(positions * width));
+    for (int64_t position = 0; position < positions; ++position) {
+      float* row = table.data() + position * width;
+      for (int64_t i = 0; i < width / 2; ++i) {
+        const double angle = static_cast<double>(position) * frequencies[static_cast<size_t>(i)];
+        row[i] = static_cast<float>(std::cos(angle));
+        row[width / 2 + i] = static_cast<float>(std::sin(angle));
+      }
+    }
+    grown.emplace_back(backend_, positions * width);
+    backend_.copy_in(*context, grown.back().data(), table.data(),
+                     static_cast<int64_t>(table.size() * sizeof(float)));
+    backend_.synchronize(*context);
+  }
+  rope_tables_ = grown;
+  return rope_tables_;
 }
 
 }  // namespace medusa

@@ -47,9 +47,9 @@ class Model {
   }
   int64_t packed_bytes() const;
 
-  /// cos and sin of every position below `num_positions`: [positions, D], D/2 cosines then D/2
-  /// sines, computed in float64. Shared and grown by the sessions of the model.
-  DeviceArray<float> rope_table(int32_t num_positions) const;
+  /// Of each rotary table, cos and sin of every position below `num_positions`: [positions, D], D/2
+  /// cosines then D/2 sines, computed in float64. Shared and grown by the sessions of the model.
+  std::vector<DeviceArray<float>> rope_tables(int32_t num_positions) const;
 
   Matrix embedding;               // [V, H]
   Matrix untied_lm_head;          // [V, H], empty when tied
@@ -60,7 +60,7 @@ class Model {
   ModelConfig config_;
   Backend backend_;
   mutable std::mutex rope_mutex_;
-  mutable DeviceArray<float> rope_table_;
+  mutable std::vector<DeviceArray<float>> rope_tables_;
 };
 
 }  // namespace medusa

@@ -55,7 +55,7 @@ TEST_P(KvCacheOf, PlanesDoNotOverlap) {
   const KvCacheStorage storage(*model, GetParam(), kSlots, kRows);
   const std::vector<Plane> planes = planes_of(storage);
   const size_t per_layer = GetParam() == DType::kInt8 ? 4 : 2;
-  ASSERT_EQ(planes.size(), per_layer * static_cast<size_t>(model->config().num_layers));
+  ASSERT_EQ(planes.size(), per_layer * static_cast<size_t>(model->config().num_layers()));
   for (size_t i = 0; i < planes.size(); ++i) {
     std::memset(planes[i].data, static_cast<int>(i + 1), static_cast<size_t>(planes[i].bytes()));
   }

@@ -373,7 +373,7 @@ TEST(ModelBuilderTest, MissingAndWrongTensorsAreNamed) {
   const ModelConfig config = testing::tiny_config(options);
   Formats formats = {{"embed", kFloat32Weights}};
   EXPECT_THROW(ModelBuilder(config, formats, cpu::make_backend()), std::invalid_argument);
-  for (int32_t i = 0; i < config.num_layers; ++i) {
+  for (int32_t i = 0; i < config.num_layers(); ++i) {
     for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"}) {
       formats["layers." + std::to_string(i) + "." + name] = kFloat32Weights;
     }

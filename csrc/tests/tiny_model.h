@@ -25,9 +25,17 @@ struct TinyOptions {
   uint32_t seed = 1;
 };
 
+/// RoPE's frequencies without scaling, [D/2].
+inline std::vector<double> plain_frequencies(int32_t head_size) {
+  std::vector<double> frequencies(static_cast<size_t>(head_size / 2));
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    frequencies[i] = std::pow(1e4, -2.0 * static_cast<double>(i) / head_size);
+  }
+  return frequencies;
+}
+
 inline ModelConfig tiny_config(const TinyOptions& options) {
   ModelConfig config;
-  config.num_layers = 2;
   config.hidden_size = 48;  // no multiple of an instruction set's tile, nor of a group
   config.num_query_heads = 6;
   config.num_kv_heads = 2;
@@ -35,13 +43,14 @@ inline ModelConfig tiny_config(const TinyOptions& options) {
   config.ffn_size = 72;
   config.vocab_size = 101;
   config.rms_eps = 1e-5f;
-  config.qkv_bias = options.qkv_bias;
-  config.qk_norm = options.qk_norm;
   config.tied_embeddings = options.tied_embeddings;
-  for (int32_t i = 0; i < config.head_size / 2; ++i) {
-    config.inverse_frequencies.push_back(std::pow(1e4, -2.0 * i / config.head_size));
+  config.inverse_frequencies = {plain_frequencies(config.head_size)};
+  config.layers.resize(2);
+  for (LayerSpec& layer : config.layers) {
+    layer.qkv_bias = options.qkv_bias;
+    layer.qk_norm = options.qk_norm;
   }
-  config.layer_windows = {options.sliding_window, 0};
+  config.layers[0].window = options.sliding_window;
   return config;
 }
 
@@ -74,7 +83,7 @@ class RandomWeights {
 inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options, Backend backend) {
   const ModelConfig config = tiny_config(options);
   Formats formats = {{"embed", options.format}, {"lm_head", options.format}};
-  for (int32_t i = 0; i < config.num_layers; ++i) {
+  for (int32_t i = 0; i < config.num_layers(); ++i) {
     for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"}) {
       formats["layers." + std::to_string(i) + "." + name] = options.format;
     }
@@ -88,7 +97,7 @@ inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options, Backen
     random.set_matrix(slots, "lm_head", config.vocab_size, config.hidden_size);
   }
   random.set_vector(slots, "final_norm", config.hidden_size, 1);
-  for (int32_t i = 0; i < config.num_layers; ++i) {
+  for (int32_t i = 0; i < config.num_layers(); ++i) {
     const std::string prefix = "layers." + std::to_string(i) + ".";
     random.set_vector(slots, prefix + "attn_norm", config.hidden_size, 1);
     random.set_vector(slots, prefix + "ffn_norm", config.hidden_size, 1);
@@ -99,11 +108,12 @@ inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options, Backen
     random.set_matrix(slots, prefix + "gate", config.ffn_size, config.hidden_size);
     random.set_matrix(slots, prefix + "up", config.ffn_size, config.hidden_size);
     random.set_matrix(slots, prefix + "down", config.hidden_size, config.ffn_size);
-    if (config.qk_norm) {
+    const LayerSpec& layer = config.layers[static_cast<size_t>(i)];
+    if (layer.qk_norm) {
       random.set_vector(slots, prefix + "q_norm", config.head_size, 1);
       random.set_vector(slots, prefix + "k_norm", config.head_size, 1);
     }
-    if (config.qkv_bias) {
+    if (layer.qkv_bias) {
       random.set_vector(slots, prefix + "q_bias", config.q_width(), 0);
       random.set_vector(slots, prefix + "k_bias", config.kv_width(), 0);
       random.set_vector(slots, prefix + "v_bias", config.kv_width(), 0);

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from . import ModelConfig, ModelSource, WeightTensor, iter_weights
+from . import ModelSource, WeightTensor, iter_weights
 from .types import FORMATS
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def build_model(
     for name in adapters:
         if name not in formats:
             raise ValueError(f"adapter of {name!r}: needs to name a matrix of the base model")
-    builder = _C.ModelBuilder(native_config(source.config), formats, isa, device, deterministic)
+    builder = _C.ModelBuilder(source.config, formats, isa, device, deterministic)
     for name, weight in iter_weights(source, progress=progress):
         if name not in formats:
             builder.set_vector(name, weight.to_float().reshape(-1))
@@ -97,25 +97,6 @@ def build_model(
                 rows = np.ascontiguousarray(weight.rows(start, stop))
                 builder.set_rows(name, start, weight.dtype, rows)
     return builder.finish()
-
-
-def native_config(config: ModelConfig) -> dict[str, Any]:
-    """The fields of a configuration that shape the native forward."""
-    return {
-        "num_layers": config.num_layers,
-        "hidden_size": config.hidden_size,
-        "num_query_heads": config.num_query_heads,
-        "num_kv_heads": config.num_kv_heads,
-        "head_size": config.head_size,
-        "ffn_size": config.ffn_size,
-        "vocab_size": config.vocab_size,
-        "rms_eps": config.rms_eps,
-        "qkv_bias": config.layers[0].qkv_bias,
-        "qk_norm": config.layers[0].qk_norm,
-        "tie_word_embeddings": config.tied_embeddings,
-        "inverse_frequencies": config.inverse_frequencies[0],
-        "layer_windows": [layer.window for layer in config.layers],
-    }
 
 
 def _adapted_rows(

@@ -28,20 +28,17 @@ constexpr int32_t kNumTokens = 64;
 
 ModelConfig small_config(int32_t window) {
   ModelConfig config;
-  config.num_layers = 2;
   config.hidden_size = 64;
   config.num_query_heads = 3;
   config.num_kv_heads = 1;
   config.head_size = 64;
   config.ffn_size = 96;
   config.vocab_size = 211;
-  config.qkv_bias = true;
-  config.qk_norm = true;
   config.tied_embeddings = true;
-  config.layer_windows = {window, 0};
-  for (int32_t i = 0; i < config.head_size / 2; ++i) {
-    config.inverse_frequencies.push_back(std::pow(1e4, -2.0 * i / config.head_size));
-  }
+  config.inverse_frequencies = {medusa::testing::plain_frequencies(config.head_size)};
+  config.layers.resize(2);
+  for (LayerSpec& layer : config.layers) layer.qkv_bias = layer.qk_norm = true;
+  config.layers[0].window = window;
   return config;
 }
 
@@ -50,7 +47,7 @@ std::shared_ptr<Model> make_model(const Backend& backend, DType dtype, int32_t w
   const ModelConfig config = small_config(window);
   const WeightFormat format = weights_of(dtype);
   Formats formats = {{"embed", format}};
-  for (int32_t i = 0; i < config.num_layers; ++i) {
+  for (int32_t i = 0; i < config.num_layers(); ++i) {
     for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"}) {
       formats["layers." + std::to_string(i) + "." + name] = format;
     }
@@ -60,7 +57,7 @@ std::shared_ptr<Model> make_model(const Backend& backend, DType dtype, int32_t w
   RandomWeights random(3);
   random.set_matrix(slots, "embed", config.vocab_size, config.hidden_size);
   random.set_vector(slots, "final_norm", config.hidden_size, 1);
-  for (int32_t i = 0; i < config.num_layers; ++i) {
+  for (int32_t i = 0; i < config.num_layers(); ++i) {
     const std::string prefix = "layers." + std::to_string(i) + ".";
     for (const char* name : {"attn_norm", "ffn_norm"}) {
       random.set_vector(slots, prefix + name, config.hidden_size, 1);
