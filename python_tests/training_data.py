@@ -17,7 +17,8 @@ from medusa_ext.checkpoints.tokenizer.load import load_tokenizer
 from medusa_ext.training.data.distill import Distiller, DistillSettings, open_run
 from medusa_ext.training.data.prompts import Exclusion, Prompt
 from medusa_ext.training.data.shards import Manifest
-from medusa_ext.training.decoder import TorchBackend
+from medusa_ext.training.data.torch_backend import TorchBackend
+from medusa_ext.training.decoder import Decoder
 from medusa_ext.training.torch_weights import TorchWeights
 
 SETTINGS = DistillSettings(
@@ -27,7 +28,8 @@ SETTINGS = DistillSettings(
 
 def torch_backend(directory: Path, batch: int = 6, max_length: int = 160) -> TorchBackend:
     """A float32 backend for a directory's model."""
-    return TorchBackend(TorchWeights(open_source(directory), torch.float32), batch, max_length)
+    weights = TorchWeights(open_source(directory), torch.float32)
+    return TorchBackend(Decoder(weights, max_length), batch, max_length)
 
 
 def distiller(

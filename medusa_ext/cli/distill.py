@@ -166,7 +166,8 @@ def _backend(args: argparse.Namespace, source: ModelSource, settings: DistillSet
     if args.backend == "torch":
         import torch
 
-        from ..training.decoder import TorchBackend
+        from ..training.data.torch_backend import TorchBackend
+        from ..training.decoder import Decoder
         from ..training.torch_weights import TorchWeights
 
         if args.threads is not None:
@@ -175,7 +176,7 @@ def _backend(args: argparse.Namespace, source: ModelSource, settings: DistillSet
             need = "float32 or bfloat16 with --backend torch"
             raise ValueError(f"--dtype: needs {need}, got {args.dtype}")
         weights = TorchWeights(source, getattr(torch, args.dtype), args.device)
-        return TorchBackend(weights, args.batch, length)
+        return TorchBackend(Decoder(weights, length), args.batch, length)
     from .. import _C
     from ..api import load
     from ..training.data.engine_backend import EngineBackend
