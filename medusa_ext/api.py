@@ -123,6 +123,8 @@ def generate(
     Raises:
         TypeError, ValueError: an argument; the message names it, what it needs and what it got.
         RuntimeError: the session is in use.
+        KeyboardInterrupt: within milliseconds of Ctrl-C, also in a long prompt; a session keeps its
+            text so far and can go on.
         Whatever a drafter of yours raises; `results` of the exception holds what was decoded.
     """
     options = Options.checked(

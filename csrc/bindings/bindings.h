@@ -6,6 +6,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -27,6 +28,11 @@ void register_model(py::module_& module);
 void register_heads(py::module_& module);
 void register_session(py::module_& module);
 void register_threads(py::module_& module);
+
+/// A function for work without the GIL to call again and again: now and then it lets Python handle
+/// its signals, if it is called on Python's main thread, and throws what a handler raises, of
+/// Ctrl-C KeyboardInterrupt. To be made with the GIL held.
+std::function<void()> make_signal_check();
 
 /// Threads of the forwards: set_num_threads; until that is called torch's number where torch is
 /// imported, and else the one torch would start with. Needs the GIL.

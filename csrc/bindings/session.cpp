@@ -12,7 +12,9 @@ namespace {
 struct PySession {
   PySession(const std::shared_ptr<Model>& model, int32_t batch, int32_t max_length,
             int32_t max_nodes, const std::string& kv_dtype)
-      : session(model, batch, max_length, max_nodes, parse_dtype("kv_dtype", kv_dtype)) {}
+      : session(model, batch, max_length, max_nodes, parse_dtype("kv_dtype", kv_dtype)) {
+    session.set_interrupt([check = make_signal_check()](int32_t /*layer*/) mutable { check(); });
+  }
 
   Session session;
   std::vector<float> prefill_hidden;

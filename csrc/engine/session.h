@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/backend.h"
@@ -54,6 +55,9 @@ class Session {
   /// After one of these a step emits nothing: it is the next root.
   void set_end_tokens(int32_t b, std::vector<int32_t> tokens);
   void keep_logits(int32_t b, bool keep) { sequence(b).keeps_logits = keep; }
+  /// Called between the layers of every forward, on the thread that runs it. What it throws leaves
+  /// the session as it was before the call; a step stands before its verify.
+  void set_interrupt(ForwardObserver check) { interrupt_ = std::move(check); }
   /// Every phase ends when its work has: a clock beside it tells the truth, and no step is
   /// replayed.
   void set_profiling(bool profiling);
@@ -114,6 +118,8 @@ class Session {
   void require_phase(Phase phase, const char* call) const;
   void check_token(int32_t token) const;
   void set_chunk(Sequence& s, const int32_t* tokens, int32_t count, bool is_last);
+  void prefill_chunks(Sequence& s, const int32_t* tokens, int32_t count,
+                      std::vector<float>* hidden);
   /// Makes room for forwards of `num_rows` rows.
   void reserve_rows(int32_t num_rows);
   void allocate_rows();
@@ -166,6 +172,7 @@ class Session {
   std::vector<Sequence*> stepping_;  // in the step at hand
   std::vector<Sequence*> trees_;     // those of them with a tree, the first of `rows_`
   Sampler sampler_;
+  ForwardObserver interrupt_;
   bool has_prefill_logits_ = false;
   Phase phase_ = Phase::kIdle;
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;

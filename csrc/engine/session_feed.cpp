@@ -37,21 +37,32 @@ int32_t Session::prefill(int32_t b, const int32_t* tokens, int32_t count,
   Sequence& s = sequence(b);
   checked("prompt tokens", count, 1, std::max(max_length_ - s.length(), 0));
   for (int32_t i = 0; i < count; ++i) check_token(tokens[i]);
-  const int64_t width = model_->config().hidden_size;
-  if (hidden) hidden->resize(static_cast<size_t>(count * width));
-  phase_ = Phase::kIdle;
-  step_is_replayed_ = false;
-  for (int32_t begin = 0; begin < count; begin += kPrefillChunk) {
-    const int32_t rows = std::min(kPrefillChunk, count - begin);
-    set_chunk(s, tokens + begin, rows, begin + rows == count);
-    begin_rows({b});
-    run_rows();
-    sampler_.accept(*context_, rows_, logits_.data());
-    end_step();
-    if (hidden) copy_path_hidden(b, hidden->data() + begin * width);
+  const int32_t start = s.length(), root = s.root;
+  try {
+    prefill_chunks(s, tokens, count, hidden);
+  } catch (...) {
+    truncate(b, start, root);
+    throw;
   }
   has_prefill_logits_ = s.has_logits;
   return s.root;
+}
+
+void Session::prefill_chunks(Sequence& s, const int32_t* tokens, int32_t count,
+                             std::vector<float>* hidden) {
+  const int64_t width = model_->config().hidden_size;
+  if (hidden) hidden->resize(static_cast<size_t>(count * width));
+  phase_ = Phase::kIdle;
+  step_is_replayed_ = has_prefill_logits_ = false;
+  for (int32_t begin = 0; begin < count; begin += kPrefillChunk) {
+    const int32_t rows = std::min(kPrefillChunk, count - begin);
+    set_chunk(s, tokens + begin, rows, begin + rows == count);
+    begin_rows({s.slot});
+    run_rows();
+    sampler_.accept(*context_, rows_, logits_.data());
+    end_step();
+    if (hidden) copy_path_hidden(s.slot, hidden->data() + begin * width);
+  }
 }
 
 }  // namespace medusa

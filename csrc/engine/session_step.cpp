@@ -94,7 +94,7 @@ void Session::forward(const RowTable& table) {
   outputs.num_targets = num_tree_rows();
   outputs.targets = sampler_.targets();
   if (wants_logits()) outputs.logits = logits_.data();
-  decoder_.forward(*context_, table, cache_.layers(), outputs);
+  decoder_.forward(*context_, table, cache_.layers(), outputs, interrupt_);
   if (!outputs.logits) return;
   ArgmaxParams argmax;
   argmax.num_rows = outputs.num_targets;

@@ -33,7 +33,7 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t max_rows, int32_t m
 }
 
 void Decoder::forward(Context& context, const RowTable& rows, const std::vector<KvCache>& caches,
-                      const ForwardOutputs& outputs) {
+                      const ForwardOutputs& outputs, const ForwardObserver& observe) {
   const ModelConfig& config = model_->config();
   EmbedParams embed;
   embed.num_rows = rows.num_rows;
@@ -41,9 +41,13 @@ void Decoder::forward(Context& context, const RowTable& rows, const std::vector<
   embed.table = &model_->embedding.packed;
   embed.out = residual_.data();
   model_->backend().kernels->embed(context, embed);
+  if (observe) observe(-1);
   for (size_t i = 0; i < config.layers.size(); ++i) {
+    const auto layer = static_cast<int32_t>(i);
     attention_block(context, rows, model_->layers[i], config.layers[i], caches[i]);
+    if (observe) observe(layer);
     ffn_block(context, rows.num_rows, model_->layers[i]);
+    if (observe) observe(layer);
   }
   finish(context, rows.num_rows, outputs);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -21,6 +22,10 @@ struct ForwardOutputs {
   float* logits = nullptr;     // [num_targets, V], instead of targets
 };
 
+/// Called while a forward is under way: after the embedding (layer -1), and after the attention and
+/// the FFN of every layer. What it throws ends the forward there.
+using ForwardObserver = std::function<void(int32_t layer)>;
+
 /// A model with the buffers for forwards of up to `max_rows` rows.
 class Decoder {
  public:
@@ -31,7 +36,7 @@ class Decoder {
 
   /// Appends the rows' K/V to `caches`, one a layer. `rows` and `outputs` point to device memory.
   void forward(Context& context, const RowTable& rows, const std::vector<KvCache>& caches,
-               const ForwardOutputs& outputs);
+               const ForwardOutputs& outputs, const ForwardObserver& observe = nullptr);
 
  private:
   void attention_block(Context& context, const RowTable& rows, const LayerWeights& layer,
