@@ -62,23 +62,26 @@ def _read() -> str | None:
 def _answer(
     session: Any, history: list[dict[str, str]], message: str, options: dict[str, Any]
 ) -> None:
-    """Streams an answer and adds both to the history; an interrupted one as far as it came."""
+    """Streams an answer and adds both to the history; an interrupted one as far as it came.
+
+    A message that was interrupted before anything was said stands as if never sent.
+    """
     from ..api import stream
 
     asked = [*history, {"role": "user", "content": message}]
     spoken = ""
     try:
         with stream(session, asked, **options) as pieces:
-            try:
-                for piece in pieces:
-                    spoken += piece
-                    print(piece, end="", flush=True)
-                line = summary(pieces.result)
-            except KeyboardInterrupt:
-                line = "interrupted"
+            for piece in pieces:
+                spoken += piece
+                print(piece, end="", flush=True)
+            line = summary(pieces.result)
+    except KeyboardInterrupt:
+        line = "interrupted"
     except ValueError as error:
         print(f"{error} (/reset starts anew)", file=sys.stderr)
         return
     print()
     print(f"[{line}]", file=sys.stderr, flush=True)
-    history[:] = [*asked, {"role": "assistant", "content": spoken}]
+    if spoken or line != "interrupted":
+        history[:] = [*asked, {"role": "assistant", "content": spoken}]

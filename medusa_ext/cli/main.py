@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -45,23 +46,44 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code. An expected failure is one line on standard error."""
+    _open_closed_streams()
     args = build_parser().parse_args(arguments)
     logging.basicConfig(format="medusa-ext: %(message)s", level=logging.WARNING)
     try:
         code: int = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output is gone; Python's own flush at exit must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        code = _BROKEN_PIPE
     except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return _INTERRUPTED
+        _say("")
+        code = _INTERRUPTED
     except _ERRORS as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        print(f"medusa-ext {args.command}: error: {text}", file=sys.stderr)
-        return _FAILED
+        _say(f"medusa-ext {args.command}: error: {text}")
+        code = _FAILED
+    _drop_broken_streams()
     return code
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _open_closed_streams() -> None:
+    """A standard stream that was closed at the start is None: empty input, output for nobody."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+
+
+def _drop_broken_streams() -> None:
+    """The reader is gone or the disk is full: Python's flush at exit must not fail again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":
