@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,10 +18,18 @@
 
 namespace medusa::cpu {
 
-/// MEDUSA_THREADS, or all.
+/// MEDUSA_NUM_THREADS, or all. Throws std::invalid_argument for what is no such number.
 inline int num_threads() {
-  const char* value = std::getenv("MEDUSA_THREADS");
-  return value ? std::atoi(value) : static_cast<int>(std::thread::hardware_concurrency());
+  const int all = static_cast<int>(std::thread::hardware_concurrency());
+  const char* value = std::getenv("MEDUSA_NUM_THREADS");
+  if (value == nullptr || *value == '\0') return all;
+  char* end = nullptr;
+  const long threads = std::strtol(value, &end, 10);
+  if (*end != '\0' || threads < 1 || threads > all) {
+    throw std::invalid_argument("MEDUSA_NUM_THREADS: needs 1 to " + std::to_string(all) +
+                                " (the processors of this machine), got " + value);
+  }
+  return static_cast<int>(threads);
 }
 
 /// The kernels of MEDUSA_ISA, or the best this machine has.

@@ -1,7 +1,7 @@
 // Every CPU kernel but the matrix products (linear_bench.cpp), by shape, for the sizes of SmolLM2,
 // Llama-7B and Llama-3-8B. GB/s count what a call must read and write once.
 //
-//   MEDUSA_THREADS=2 MEDUSA_ISA=avx2 kernel_bench --benchmark_filter=tree_attention/smollm2
+//   MEDUSA_NUM_THREADS=2 MEDUSA_ISA=avx2 kernel_bench --benchmark_filter=tree_attention/smollm2
 #include "benchmarks/kernel_bench.h"
 
 int main(int argc, char** argv) {

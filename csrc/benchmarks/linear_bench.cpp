@@ -1,7 +1,7 @@
 // Matrix products on the CPU: single products and whole forwards (the products alone) of SmolLM2,
 // Llama-7B and Llama-3-8B by format and rows, with GB/s of weights read and GOP/s.
 //
-//   MEDUSA_THREADS=2 MEDUSA_ISA=avx512 linear_bench --benchmark_filter=forward/smollm2
+//   MEDUSA_NUM_THREADS=2 MEDUSA_ISA=avx512 linear_bench --benchmark_filter=forward/smollm2
 #include <cstring>
 #include <map>
 #include <memory>
