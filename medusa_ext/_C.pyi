@@ -262,8 +262,11 @@ class Session:
         tokens that it fed."""
 
     def set_profiling(self, profiling: bool) -> None:
-        """Whether each phase of a step waits for its own work, for the sake of its time; on a GPU
-        that costs time. Off at first."""
+        """Whether each phase of a step and each kernel waits for its own work, for the sake of its
+        time; on a GPU that costs time. Off at first."""
+
+    def kernel_seconds(self) -> dict[str, float]:
+        """Seconds by kernel while profiling was on, ever since; of those that ran."""
 
     def keep_logits(self, b: int, keep: bool) -> None:
         """Whether prefill and verify store logits of sequence b (always so when it samples)."""

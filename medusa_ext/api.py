@@ -114,8 +114,9 @@ def generate(
         stop: text ends before any of these strings. A control token's spelling stops at it.
         ignore_eos: goes on after end tokens.
         logprobs: the n most likely tokens at each place, and the chosen one, in the result.
-        profile: tells the phases of a step apart in the result's `stats.seconds` on a GPU too,
-            which makes its steps slower. On a CPU they always are.
+        profile: tells every kernel apart in the result's `stats.kernels`, and on a GPU also the
+            phases of a step in `stats.seconds` (on a CPU they always are), which makes its steps
+            slower.
 
     Returns:
         A Result, or a list of them for a batch.

@@ -66,6 +66,8 @@ def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and set(found) == set(expected.to_json())
     for field in ("text", "tokens", "finish_reason", "seed"):
         assert found[field] == expected.to_json()[field]
+    _, _, err = run(capsys, "generate", PROMPT, "--profile", *options)
+    assert "verify " in err and "tree_attention " in err
     _, _, err = run(capsys, "generate", PROMPT, "--stats", "--tree", "4", *options)
     assert "12 tokens (length)" in err and "tokens/step, draft lookup" in err
 

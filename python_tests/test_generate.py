@@ -32,6 +32,20 @@ def test_result() -> None:
     assert set(json) == {"text", "tokens", "finish_reason", "seed", "stats"}
 
 
+def test_a_profile_tells_kernels_apart() -> None:
+    model = tiny()
+    plain = generate(model, PROMPT, 8, tree=None, ignore_eos=True)
+    out = generate(model, PROMPT, 8, tree=None, ignore_eos=True, profile=True)
+    assert out.tokens == plain.tokens
+    assert plain.stats.kernels == {} and "kernels" not in plain.stats.to_json()
+    assert {"embed", "linear", "tree_attention", "accept", "compact"} <= set(out.stats.kernels)
+    assert all(seconds > 0 for seconds in out.stats.kernels.values())
+    assert sum(out.stats.kernels.values()) < sum(out.stats.seconds.values())
+    assert out.stats.to_json()["kernels"] == out.stats.kernels
+    again = generate(model, PROMPT, 8, tree=None, ignore_eos=True)
+    assert again.stats.kernels == {}
+
+
 def test_drafts_change_the_steps_and_nothing_else() -> None:
     model = tiny()
     # Long enough for the random model's text to repeat itself.

@@ -1,6 +1,8 @@
 #include "engine/session.h"
 
+#include <map>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "bindings/bindings.h"
@@ -142,6 +144,15 @@ std::vector<int32_t> per_sequence(PySession& self) {
 
 py::array_t<int32_t> text(PySession& self, int32_t b) { return to_array(self.session.text(b)); }
 
+std::map<std::string, double> kernel_seconds(PySession& self) {
+  std::map<std::string, double> seconds;
+  for (size_t i = 0; i < kNumKernels; ++i) {
+    const double taken = self.session.kernel_times().seconds[i];
+    if (taken > 0) seconds[kernel_name(i)] = taken;
+  }
+  return seconds;
+}
+
 void set_tree(PySession& self, int32_t b, const IntArray& tokens, const IntArray& parents) {
   self.session.set_tree(b, parse_ints("tokens", tokens), parse_ints("parents", parents));
 }
@@ -180,6 +191,7 @@ void register_state(py::class_<PySession>& cls) {
       .def("prefill_hidden", guarded(prefill_hidden))
       .def("keep_logits", guarded(&Session::keep_logits), py::arg("b"), py::arg("keep"))
       .def("set_profiling", guarded(&Session::set_profiling), py::arg("profiling"))
+      .def("kernel_seconds", guarded(kernel_seconds))
       .def("path_logits", guarded(path_logits), py::arg("b"))
       .def("tree_logits", guarded(tree_logits), py::arg("b"))
       .def("prefill_logits", guarded(prefill_logits))

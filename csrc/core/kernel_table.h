@@ -16,6 +16,8 @@
 
 namespace medusa {
 
+struct KernelTimes;
+
 /// Where kernels run: a CPU thread pool, or a CUDA stream. Derived by each backend; the decoder
 /// only hands it through.
 class Context {
@@ -25,6 +27,9 @@ class Context {
   virtual void set_num_threads(int /*num_threads*/) {}
   /// Called by a thread that is about to use it: makes its device the thread's current one.
   virtual void activate() {}
+
+  /// Where the kernels of a model book their time (core/profiled_table.h); null: nowhere.
+  KernelTimes* times = nullptr;
 };
 
 /// The kernels of one backend and instruction set. Every entry is set but those of the last

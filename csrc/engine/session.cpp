@@ -105,6 +105,8 @@ void Session::set_end_tokens(int32_t b, std::vector<int32_t> tokens) {
 
 void Session::set_profiling(bool profiling) {
   is_profiling_ = profiling;
+  times_.synchronize = model_->backend().synchronize;
+  context_->times = profiling ? &times_ : nullptr;
   is_replayed_ = replays(*model_, max_nodes_) && !profiling;
   phase_ = Phase::kIdle;
 }

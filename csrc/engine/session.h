@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/backend.h"
+#include "core/profiled_table.h"
 #include "core/token_tree.h"
 #include "engine/end_tokens.h"
 #include "engine/kv_cache.h"
@@ -61,6 +62,8 @@ class Session {
   /// Every phase ends when its work has: a clock beside it tells the truth, and no step is
   /// replayed.
   void set_profiling(bool profiling);
+  /// Of each kernel while it was profiled, ever since.
+  const KernelTimes& kernel_times() const { return times_; }
 
   /// Appends tokens in chunks; the next token becomes the root. `hidden`, if not null, receives
   /// the final-norm output of every token, [count, H].
@@ -190,6 +193,7 @@ class Session {
   bool is_replayed_;               // where the step has no chunks
   bool step_is_replayed_ = false;  // the step at hand
   bool is_profiling_ = false;
+  KernelTimes times_;
   StepGraphs graphs_;
   bool is_uploading_ = false;  // the device may still read what `rows_` holds on the host
   std::shared_ptr<const Heads> drafting_heads_;  // that the step will run itself

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/checks.h"
+#include "core/profiled_table.h"
 
 namespace medusa {
 namespace {
@@ -131,6 +132,7 @@ ModelBuilder::ModelBuilder(ModelConfig config, const Formats& formats, Backend b
     : slots_(backend), arena_(backend) {
   check_config(config);
   for (const auto& [name, format] : formats) check_supported(backend, "formats: " + name, format);
+  backend.kernels = &profiled_table(*backend.kernels);
   model_ = std::make_shared<Model>(std::move(config), std::move(backend));
   const ModelConfig& shape = model_->config();
   model_->embedding =

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import json_text
 from .options import add_decoding_options, add_model_options, decoding_options, load_model
+
+if TYPE_CHECKING:
+    from ..engine.results import Stats
 
 
 def register(subparsers: Any) -> None:
@@ -26,6 +29,11 @@ def register(subparsers: Any) -> None:
         "--logprobs", type=int, default=0, metavar="N", help="with --json: the N likeliest tokens"
     )
     parser.add_argument("--stats", action="store_true", help="a line of figures on standard error")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="where the time went, by phase and by kernel, on standard error",
+    )
     add_decoding_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
@@ -39,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--stream: needs to stand without --json, got both")
     if args.system is not None and not args.chat:
         raise ValueError("--system: needs --chat, got none")
-    options = decoding_options(args)
+    options = {**decoding_options(args), "logprobs": args.logprobs, "profile": args.profile}
     text = sys.stdin.read() if args.prompt is None else args.prompt
     prompt: Any = text
     if args.chat:
@@ -47,16 +55,18 @@ def run(args: argparse.Namespace) -> int:
         prompt = [*system, {"role": "user", "content": text}]
     model = load_model(args)
     if args.stream:
-        with stream(model, prompt, logprobs=args.logprobs, **options) as pieces:
+        with stream(model, prompt, **options) as pieces:
             for piece in pieces:
                 print(piece, end="", flush=True)
             result = pieces.result
         print()
     else:
-        result = generate(model, prompt, logprobs=args.logprobs, **options)
+        result = generate(model, prompt, **options)
         print(json_text(result.to_json(), ensure_ascii=False) if args.json else result.text)
     if args.stats:
         print(summary(result), file=sys.stderr)
+    if args.profile:
+        print(profile_table(result.stats), file=sys.stderr)
     return 0
 
 
@@ -70,3 +80,13 @@ def summary(result: Any) -> str:
         f"draft {stats.draft}",
     ]
     return ", ".join(parts) + (f"; {stats.note}" if stats.note else "")
+
+
+def profile_table(stats: Stats) -> str:
+    """Milliseconds by phase and by kernel, the longest first."""
+    lines = []
+    for kind, seconds in (("phase", stats.seconds), ("kernel", stats.kernels)):
+        lines.append(f"{kind:16} {'ms':>10}")
+        longest_first = sorted(seconds.items(), key=lambda item: -item[1])
+        lines += [f"{name:16} {1e3 * time:10.2f}" for name, time in longest_first]
+    return "\n".join(lines)

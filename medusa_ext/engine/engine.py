@@ -187,6 +187,7 @@ class Engine:
         )
         native.set_end_tokens(b, request.end_ids)
         native.keep_logits(b, options.logprobs > 0)
+        self.clock.kernels = native.kernel_seconds()
         request.place(b, kept, unfed, self.clock)
         self._running.append(request)
         self._free.discard(b)
@@ -221,6 +222,8 @@ class Engine:
         if decoding:
             self._budget.observe(sum(len(chunk.tokens) for chunk in chunks), seconds)
         self.clock.lap("host" if decoding else "prefill")
+        if any(request.options.profile for request in self._running):
+            self.clock.kernels = self._session.native.kernel_seconds()
         for chunk in chunks:
             if chunk.is_last:
                 chunk.request.start_clock(self.clock)

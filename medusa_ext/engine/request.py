@@ -72,6 +72,7 @@ class Request:
         # A GPU's steps are one piece of work unless they are profiled.
         self._by_phase = options.profile or model.device == "cpu"
         self._placed_at: dict[str, float] = {}
+        self._kernels_before: dict[str, float] = {}
         self._started_at: dict[str, float] = {}
         self._prefill_seconds = 0.0
 
@@ -118,6 +119,7 @@ class Request:
         self.unfed = tuple(unfed)
         self.continuation.stats.reused_tokens = max(len(self.prompt.tokens) - len(unfed), 0)
         self._placed_at = dict(clock.seconds)
+        self._kernels_before = dict(clock.kernels)
 
     def start_clock(self, clock: Clock) -> None:
         """Books the time up to its first token as the prompt's."""
@@ -140,6 +142,10 @@ class Request:
         own.seconds = {phase: now - since[phase] for phase, now in clock.seconds.items()}
         own.seconds["prefill"] += self._prefill_seconds
         stats.seconds = own.report(self._by_phase)
+        if self.options.profile:
+            before = self._kernels_before
+            spent = {name: now - before.get(name, 0.0) for name, now in clock.kernels.items()}
+            stats.kernels = {name: seconds for name, seconds in spent.items() if seconds > 0}
 
 
 def control_ids(model: Model, stop: Sequence[str]) -> dict[str, int]:

@@ -13,10 +13,11 @@ PHASES = ("prefill", *STEP_PHASES, "host")
 
 
 class Clock:
-    """Seconds by phase; `lap(phase)` books the time since the last lap."""
+    """Seconds by phase; `lap(phase)` books the time since the last lap. And by kernel, if told."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.kernels: dict[str, float] = {}
         self._last = perf_counter()
 
     def restart(self) -> None:
@@ -45,8 +46,9 @@ class Stats:
 
     accepted[i]: steps that emitted i tokens; tokens after a stop are not counted. `plain_steps`:
     steps without any draft. `seconds`: by phase, those of the whole batch; a GPU's steps are one
-    phase, "step", unless `profile=True`. `draft`: where drafts came from, or "none". `note`: why it
-    was decoded as it was, if there is something to say.
+    phase, "step", unless `profile=True`, which also fills `kernels`: seconds by kernel, those of
+    the whole batch with its prefill. `draft`: where drafts came from, or "none". `note`: why it was
+    decoded as it was, if there is something to say.
     """
 
     prompt_tokens: int = 0
@@ -55,6 +57,7 @@ class Stats:
     plain_steps: int = 0
     accepted: list[int] = field(default_factory=lambda: [0, 0])
     seconds: dict[str, float] = field(default_factory=dict)
+    kernels: dict[str, float] = field(default_factory=dict)
     draft: str = "none"
     note: str = ""
 
@@ -80,8 +83,8 @@ class Stats:
         return emitted / seconds if seconds > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
+        """Plain values for JSON; "kernels" only if they were timed."""
+        values = {
             "prompt_tokens": self.prompt_tokens,
             "reused_tokens": self.reused_tokens,
             "steps": self.steps,
@@ -93,6 +96,7 @@ class Stats:
             "draft": self.draft,
             "note": self.note,
         }
+        return values | {"kernels": self.kernels} if self.kernels else values
 
 
 @dataclass(frozen=True)
