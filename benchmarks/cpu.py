@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from medusa_ext import _C
+from medusa_ext.cli.machine import MemoryReader
 from medusa_ext.files import processor_fields, processor_name
 
 from .attention import measure_attention
@@ -21,8 +22,7 @@ from .fastest import measure_fastest
 from .format_table import FORMATS
 from .formats import measure_formats
 from .gguf_files import gguf_file
-from .limits import Limits, MemoryReader, measure_limits
-from .native import ProbeError
+from .limits import Limits, ProbeError, measure_limits
 from .overhead import measure_memory, measure_overhead
 from .quality import measure_quality
 from .requests import measure_requests
@@ -74,9 +74,9 @@ def measure_cpu(
     setting = Setting(sizes or (QUICK if quick else FULL), sections, threads, files=files)
     setting.progress = tqdm(total=_num_parts(sections), unit="part", leave=False, disable=None)
     setting.begin("limits of the machine")
+    setting.memory = MemoryReader(threads)
     try:
         setting.limits = measure_limits(_C.default_isa(), threads, setting.sizes.repeats + 2)
-        setting.memory = MemoryReader(_C.default_isa(), threads)
     except ProbeError as error:
         note = f"the machine's limits could not be measured: {error}"
         limits_rows = [Row("limits", "limits", None, "", note=note)]

@@ -9,10 +9,9 @@ from functools import partial
 from medusa_ext.engine.model import Model
 
 from .format_table import FORMATS, Format
-from .limits import StepParts, profile_step
+from .limits import PRODUCT_ROWS
 from .llama_cpp import LlamaCpp
-from .native import ProbeError
-from .ours import Ours
+from .ours import Ours, StepParts
 from .peers import Transformers
 from .rows import Row, interleaved, seconds_of
 from .setting import Setting
@@ -170,51 +169,39 @@ class _FormatBench:
         )
 
     def step_parts(self) -> Iterator[Row]:
-        """The sections arithmetic and rest: a decoder of this shape, timed inside."""
+        """The sections arithmetic and rest: steps whose kernels are timed."""
         setting, chosen = self._setting, self._format
         if chosen.peak is None and chosen.rest is None:
             return
-        model = self._ours.model
-        try:
-            parts = profile_step(
-                model.native.isa,
-                shape_of(model),
-                (_format_of(model, "layers.0.q"), _format_of(model, "embed")),
-                setting.threads,
-                length=setting.sizes.context,
-                rows=(1, 16),
-                repeats=max(setting.sizes.repeats, 7),
-            )
-        except ProbeError as error:
-            for section in ("arithmetic", "rest"):
-                if setting.wants(section):
-                    yield Row(section, chosen.name, None, "", note=str(error))
-            return
-        if setting.wants("rest"):
-            yield _rest_row(chosen, parts)
+        self._ours.fill(setting.tokens(setting.sizes.context, self._ours.vocab_size))
+        repeats = max(setting.sizes.repeats, 7)
+        if setting.wants("rest") and chosen.rest is not None:
+            yield _rest_row(chosen, chosen.rest, self._ours.step_parts(1, repeats))
         if setting.wants("arithmetic") and chosen.peak is not None:
-            yield self._arithmetic_row(chosen.peak, parts, model)
+            yield self._arithmetic_row(*chosen.peak, self._ours.step_parts(PRODUCT_ROWS, repeats))
 
-    def _arithmetic_row(self, peak: tuple[str, float], parts: StepParts, model: Model) -> Row:
+    def _arithmetic_row(self, weights: str, bar: float, parts: StepParts) -> Row:
         limits = self._setting.limits
-        rate = parts.cached_operations[16] / parts.cached[16]
-        operations = 2.0 * 16 * num_weights(model)
+        operations = 2.0 * PRODUCT_ROWS * num_weights(self._ours.model)
         details = {
-            "weights in the caches, GFLOP/s": rate / 1e9,
-            "from memory, GFLOP/s": operations / parts.products[16] / 1e9,
-            "whole forward, GFLOP/s": operations / parts.total[16] / 1e9,
+            "from memory, GFLOP/s": operations / parts.products / 1e9,
+            "whole step, GFLOP/s": operations / parts.total / 1e9,
         }
         if limits is not None:
-            top = limits.peaks[peak[0]]
-            details["peak, GFLOP/s"] = top / 1e9
-            floor = max(operations / top, self._ours.weight_bytes / limits.read)
-            details["from memory, share of the roofline, %"] = 100 * floor / parts.products[16]
+            peak = limits.peaks[weights]
+            floor = max(operations / peak, self._ours.weight_bytes / limits.read)
+            details |= {
+                "weights in the caches, GFLOP/s": limits.products[weights] / 1e9,
+                "peak, GFLOP/s": peak / 1e9,
+                "from memory, share of the roofline, %": 100 * floor / parts.products,
+            }
         return Row(
             "arithmetic",
-            f"{self._format.name}: matrix products of 16 rows, share of the register peak",
-            rate / limits.peaks[peak[0]] if limits else None,
+            f"{self._format.name}: matrix products of {PRODUCT_ROWS} rows, share of the register "
+            "peak",
+            limits.products[weights] / limits.peaks[weights] if limits else None,
             "",
-            peak[1],
+            bar,
             details=details,
             note="" if limits else "no limits measured",
         )
@@ -226,42 +213,25 @@ def _llama_step(llama: LlamaCpp, prompt: list[int], num_tokens: int) -> float:
     return seconds_of(lambda: llama.extend(len(prompt), num_tokens)) / max(num_tokens - 1, 1)
 
 
-def _rest_row(chosen: Format, parts: StepParts) -> Row:
+def _rest_row(chosen: Format, bar: float, parts: StepParts) -> Row:
     return Row(
         "rest",
         f"{chosen.name}: share of a plain step outside matrix products and attention",
-        parts.rest_share(1),
+        1.0 - (parts.products + parts.attention) / parts.total,
         "",
-        chosen.rest,
+        bar,
         at_most=True,
         details={
-            "step, ms": 1e3 * parts.total[1],
-            "matrix products, ms": 1e3 * parts.products[1],
-            "attention, ms": 1e3 * parts.attention[1],
+            "step, ms": 1e3 * parts.total,
+            "matrix products, ms": 1e3 * parts.products,
+            "attention, ms": 1e3 * parts.attention,
         },
-    )
-
-
-def shape_of(model: Model) -> tuple[int, ...]:
-    """Layers, hidden size, query heads, KV heads, head size, FFN size, vocabulary."""
-    config = model.config
-    return (
-        config.num_layers,
-        config.hidden_size,
-        config.num_query_heads,
-        config.num_kv_heads,
-        config.head_size,
-        config.ffn_size,
-        config.vocab_size,
     )
 
 
 def num_weights(model: Model) -> int:
     """Weights that a row is multiplied with, the lm_head's included."""
-    layers, hidden, queries, kv, size, ffn, vocab = shape_of(model)
-    layer = hidden * size * (2 * queries + 2 * kv) + 3 * hidden * ffn
-    return layers * layer + vocab * hidden
-
-
-def _format_of(model: Model, name: str) -> str:
-    return model.native.formats[name]
+    config = model.config
+    attention = 2 * (config.num_query_heads + config.num_kv_heads) * config.head_size
+    layer = config.hidden_size * (attention + 3 * config.ffn_size)
+    return config.num_layers * layer + config.vocab_size * config.hidden_size

@@ -1,172 +1,123 @@
-"""Limits of the machine by native probes: DRAM reads, and arithmetic on registers alone."""
+"""Limits of the machine: memory's reads, and arithmetic on registers and out of the caches.
+
+The arithmetic is that of the micro-benchmarks in csrc/benchmarks, which CMake builds.
+"""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import json
+import os
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any, Final
 
-import numpy as np
+from medusa_ext.cli.machine import MemoryReader
 
-from .native import limits_library, profile_library
+from . import CHECKOUT
 
-FORMAT_CODES: Final = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "int4": 4}
 # The named micro-benchmark of each weight format: the inner loop of its matrix kernel.
 PEAK_NAMES: Final = {
     "float32": "float32 multiply-add tile",
     "int8": "int8 dot-product tile with group scales",
     "int4": "4-bit unpack and dot-product tile with group scales and minima",
 }
-_READ_BYTES: Final = 512 << 20
-_PEAK_SECONDS: Final = 0.02
+PRODUCT_ROWS: Final = 16
+_BUILD: Final = CHECKOUT / "build" / "cpp"
+_PROGRAM: Final = "linear_bench"
+_SECONDS: Final = 0.02
+
+
+class ProbeError(RuntimeError):
+    """The micro-benchmarks could not be built or run; the message says why."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """Medians of several measurements with `threads` threads.
 
-    `read`: bytes per second of streaming reads of memory. `peaks`: operations per second by weight
-    format, a multiplication and an addition counting two.
+    `read`: bytes per second of streaming reads of memory. `peaks`, `products`: operations per
+    second by weight format, a multiplication and an addition counting two: on registers alone, and
+    of the plain products of a layer (QKV, O, down) with 16 rows and the weights in the caches.
     """
 
     isa: str
     threads: int
     read: float
     peaks: dict[str, float]
+    products: dict[str, float]
 
 
 def measure_limits(isa: str, threads: int, repeats: int = 7) -> Limits:
-    """Takes about two seconds and half a gigabyte. Raises ProbeError without a compiler."""
-    library = limits_library(isa)
-    with ThreadPoolExecutor(threads) as pool:
-        on_all = partial(_seconds_on_all, pool, threads)
-        on_all(lambda _: None)
-        peaks = {name: _peak(library, name, on_all, threads, repeats) for name in PEAK_NAMES}
-    with MemoryReader(isa, threads) as read:
-        return Limits(isa, threads, median(read() for _ in range(repeats)), peaks)
+    """Takes some seconds and half a gigabyte, and minutes where the micro-benchmarks must be built.
 
-
-def _seconds_on_all(pool: ThreadPoolExecutor, threads: int, work: Callable[[int], Any]) -> float:
-    start = perf_counter()
-    list(pool.map(work, range(threads)))
-    return perf_counter() - start
-
-
-def _peak(
-    library: ctypes.CDLL, name: str, on_all: Callable[[Any], float], threads: int, repeats: int
-) -> float:
-    code = ctypes.c_int32(FORMAT_CODES[name])
-    operations = library.medusa_probe_operations(code)
-
-    def seconds(iterations: int) -> float:
-        count = ctypes.c_int64(iterations)
-        return on_all(lambda _: library.medusa_probe_peak(code, count))
-
-    iterations = 1000
-    while (taken := seconds(iterations)) < _PEAK_SECONDS / 4:
-        iterations *= 2
-    iterations = max(int(iterations * _PEAK_SECONDS / taken), 1)
-    times = [seconds(iterations) for _ in range(repeats)]
-    return float(operations * iterations * threads / median(times))
-
-
-class MemoryReader:
-    """Bytes per second of one streaming read of half a gigabyte, every time it is called.
-
-    A machine shared with others has another bandwidth every minute: what is compared with it takes
-    turns with it. Raises ProbeError without a compiler.
+    Raises ProbeError if they cannot be.
     """
-
-    def __init__(self, isa: str, threads: int) -> None:
-        self._library = limits_library(isa)
-        self._pool = ThreadPoolExecutor(threads)
-        self._threads = threads
-        self._part = _READ_BYTES // threads // 256 * 256
-        self._data = np.ones(_READ_BYTES // 8, dtype=np.int64)
-        self()
-
-    def __call__(self) -> float:
-        seconds = _seconds_on_all(self._pool, self._threads, self._read)
-        return self._part * self._threads / seconds
-
-    def _read(self, thread: int) -> None:
-        start = ctypes.c_void_p(self._data.ctypes.data + thread * self._part)
-        self._library.medusa_probe_read(start, ctypes.c_int64(self._part))
-
-    def __enter__(self) -> MemoryReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
+    formats = "|".join(PEAK_NAMES)
+    wanted = f"^peak/|^hot_[a-z]+/smollm2/({formats})/M:{PRODUCT_ROWS}/"
+    found = _run(_build(), wanted, isa, threads, repeats)
+    peaks = {name: found[f"peak/{isa}/{name}"][0] for name in PEAK_NAMES}
+    with MemoryReader(threads) as read:
+        reads = [read() for _ in range(repeats)]
+    products = {name: _rate_of_products(found, name) for name in PEAK_NAMES}
+    return Limits(isa, threads, median(reads), peaks, products)
 
 
-@dataclass(frozen=True)
-class StepParts:
-    """Median seconds of a forward and of its matrix products and attention, by rows.
-
-    `cached`: seconds of the layers' plain matrix products run again at once, their weights in the
-    caches; `cached_operations`: how many operations these are.
-    """
-
-    total: dict[int, float]
-    products: dict[int, float]
-    attention: dict[int, float]
-    cached: dict[int, float]
-    cached_operations: dict[int, float]
-
-    def rest_share(self, rows: int) -> float:
-        """The share of everything else."""
-        return 1.0 - (self.products[rows] + self.attention[rows]) / self.total[rows]
-
-
-def profile_step(
-    isa: str,
-    shape: Sequence[int],
-    formats: tuple[str, str],
-    threads: int,
-    *,
-    length: int,
-    rows: Sequence[int],
-    repeats: int,
-) -> StepParts:
-    """Times a decoder of the given shape inside.
-
-    Args:
-        shape: layers, hidden size, query heads, KV heads, head size, FFN size, vocabulary.
-        formats: of the layers' matrices and of the tied embedding.
-        length: cached rows before the forward's.
-
-    Raises ProbeError without a compiler, or with the decoder's own words.
-    """
-    from .native import ProbeError
-
-    library = profile_library()
-    counts = np.asarray(rows, dtype=np.int32)
-    out = np.zeros((repeats, len(counts), 5))
-    message = ctypes.create_string_buffer(1024)
-    status = library.medusa_step_profile(
-        isa.encode(),
-        np.asarray(shape, dtype=np.int32).ctypes.data_as(ctypes.c_void_p),
-        ctypes.c_int32(FORMAT_CODES[formats[0]]),
-        ctypes.c_int32(FORMAT_CODES[formats[1]]),
-        ctypes.c_int32(threads),
-        ctypes.c_int32(length),
-        counts.ctypes.data_as(ctypes.c_void_p),
-        ctypes.c_int32(len(counts)),
-        ctypes.c_int32(repeats),
-        out.ctypes.data_as(ctypes.c_void_p),
-        message,
-        ctypes.c_int64(len(message)),
-    )
-    if status != 0:
-        raise ProbeError(f"step_profile: {message.value.decode(errors='replace')}")
-    medians = np.median(out, axis=0)
-    columns = [
-        dict(zip(map(int, counts), map(float, medians[:, i]), strict=True)) for i in range(5)
+def _rate_of_products(found: dict[str, tuple[float, float]], weights: str) -> float:
+    """Operations per second of a layer's products, one after another."""
+    of_format = [
+        figures for name, figures in found.items() if name.startswith("hot_") and weights in name
     ]
-    return StepParts(*columns)
+    operations = sum(rate * seconds for rate, seconds in of_format)
+    return operations / sum(seconds for _, seconds in of_format)
+
+
+def _build() -> Path:
+    """The micro-benchmarks' program, built anew if need be."""
+    jobs = str(os.cpu_count() or 1)
+    _call(["cmake", "-S", str(CHECKOUT), "-B", str(_BUILD)])
+    _call(["cmake", "--build", str(_BUILD), "--target", _PROGRAM, "--parallel", jobs])
+    return _BUILD / _PROGRAM
+
+
+def _run(
+    program: Path, wanted: str, isa: str, threads: int, repeats: int
+) -> dict[str, tuple[float, float]]:
+    """(operations per second, seconds) of each benchmark whose name fits `wanted`; medians."""
+    options = {
+        "filter": wanted,
+        "format": "json",
+        "min_time": _SECONDS,
+        "repetitions": repeats,
+        "enable_random_interleaving": "true",
+        "report_aggregates_only": "true",
+    }
+    environment = os.environ | {"MEDUSA_ISA": isa, "MEDUSA_NUM_THREADS": str(threads)}
+    arguments = [f"--benchmark_{name}={value}" for name, value in options.items()]
+    report: dict[str, Any] = json.loads(_call([str(program), *arguments], environment))
+    scale = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3}
+    found = {
+        entry["run_name"].partition("/real_time")[0]: (
+            1e9 * entry["GOP/s"],
+            scale[entry["time_unit"]] * entry["real_time"],
+        )
+        for entry in report["benchmarks"]
+        if entry["aggregate_name"] == "median"
+    }
+    if not any(name.startswith("peak/") for name in found):
+        raise ProbeError(f"{program.name}: has no peaks for the instruction set {isa}")
+    return found
+
+
+def _call(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
+    """What a program prints; ProbeError with the end of its output if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    except OSError as error:
+        raise ProbeError(f"{command[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        said = " ".join((done.stdout + done.stderr)[-500:].split())
+        raise ProbeError(f"{' '.join(command[:2])} failed (libbenchmark-dev is needed): {said}")
+    return done.stdout

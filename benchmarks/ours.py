@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,15 @@ from medusa_ext.engine.results import Stats
 from .rows import seconds_of
 
 _ROOM = 64
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """Seconds of a verification, and of its matrix products and attention."""
+
+    total: float
+    products: float
+    attention: float
 
 
 class Ours:
@@ -60,6 +71,20 @@ class Ours:
     def forward_rows(self, rows: int) -> float:
         """Seconds of one forward of a chain of so many rows."""
         return self.forward(np.arange(rows, dtype=np.int32) - 1)
+
+    def step_parts(self, rows: int, repeats: int) -> StepParts:
+        """Medians over verifications of a chain of so many rows whose kernels are timed."""
+        self.session.set_profiling(True)
+        self.forward_rows(rows)
+        found = []
+        for _ in range(repeats):
+            before = self.session.kernel_seconds()
+            total = self.forward_rows(rows)
+            after = self.session.kernel_seconds()
+            parts = (after[name] - before[name] for name in ("linear", "tree_attention"))
+            found.append((total, *parts))
+        self.session.set_profiling(False)
+        return StepParts(*(median(figures) for figures in zip(*found, strict=True)))
 
     def prefill(self, tokens: npt.NDArray[np.int32]) -> float:
         """Seconds of computing a prompt from nothing."""

@@ -33,14 +33,14 @@ TITLES: Final = {
     ),
     "arithmetic": (
         "Arithmetic",
-        "The plain matrix products of a layer (QKV, O, down) at 16 rows, run again with the "
-        "weights in the caches, against the same instruction sequence on registers alone. Beside: "
-        "the products of a whole forward, weights from memory, with their share of what the slower "
-        "of memory and arithmetic allows.",
+        "The plain matrix products of a layer (QKV, O, down) at 16 rows with the weights in the "
+        "caches, against the same instruction sequence on registers alone, by the "
+        "micro-benchmarks. Beside: the products of a whole step, weights from memory, with their "
+        "share of what the slower of memory and arithmetic allows.",
     ),
     "rest": (
         "Outside matrix products and attention",
-        "A decoder of this shape over a kernel table that times its entries; fused epilogues "
+        "A step's verification with every kernel timed, as `profile=True` does; fused epilogues "
         "(SiLU, residual, arg-max) count as part of their product.",
     ),
     "overhead": ("Outside the forward", "propose + accept + compact + Python, per step."),

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from medusa_ext.cli.machine import MemoryReader
 from medusa_ext.drafting.trees import Tree
 
 from .gguf_files import gguf_file
-from .limits import Limits, MemoryReader
+from .limits import Limits
 
 SECTIONS: Final = (
     "decode",

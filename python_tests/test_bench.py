@@ -156,6 +156,8 @@ def test_figures_make_sense(report: Any) -> None:
         assert all(math.isfinite(value) for value in row.details.values()), row
     assert report.limits.read > 0
     assert set(report.limits.peaks) == {"float32", "int8", "int4"}
+    for weights, rate in report.limits.products.items():
+        assert 0 < rate < 1.1 * report.limits.peaks[weights]
     rest = [row.value for row in report.rows if row.section == "rest"]
     assert all(0 < value < 1 for value in rest)
     quality = next(row for row in report.rows if row.section == "quality")
@@ -185,6 +187,21 @@ def test_only_some_sections(files: Callable[[str], Path]) -> None:
     assert {row.section for row in found.rows} == {"overhead"}
     with pytest.raises(ValueError, match=r"--only: needs some of .*decode.*'nonsense'"):
         measure_cpu(files=files, sizes=TINY, only=("nonsense",))
+
+
+def test_limits_that_cannot_be_measured_are_said_so(
+    files: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xllamacpp")
+    from benchmarks import limits
+    from benchmarks.cpu import measure_cpu
+
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(limits.ProbeError, match="cmake: No such file"):
+        limits.measure_limits(_C.default_isa(), 1, 1)
+    found = measure_cpu(files=files, sizes=TINY, only=("overhead",))
+    assert found.limits is None
+    assert "cmake: No such file" in found.rows[0].note
 
 
 def test_bars() -> None:

@@ -2,7 +2,6 @@
 // Llama-7B and Llama-3-8B by format and rows, with GB/s of weights read and GOP/s.
 //
 //   MEDUSA_NUM_THREADS=2 MEDUSA_ISA=avx512 linear_bench --benchmark_filter=forward/smollm2
-#include <cstring>
 #include <map>
 #include <memory>
 
@@ -166,31 +165,6 @@ void run_products(benchmark::State& state, const std::vector<const Shape*>& shap
   set_rate(state, "GOP/s", products.operations * rows);
 }
 
-/// Reads memory much larger than the caches, on all threads.
-void dram_read(benchmark::State& state) {
-  CpuContext context(num_threads());
-  constexpr int64_t kBytes = int64_t{512} << 20, kPiece = 1 << 18;
-  const Pages pages(kBytes);
-  std::memset(pages.data(), 1, kBytes);
-  const auto* words = reinterpret_cast<const uint64_t*>(pages.data());
-  std::vector<uint64_t> sums(int64_t{context.num_threads()} * 16);
-  for (auto _ : state) {
-    context.parallel_for(kBytes, kPiece, [&](int64_t begin, int64_t end, int thread) {
-      uint64_t lanes[32] = {};
-      for (int64_t i = begin / 8; i < end / 8; i += 32) {
-        __builtin_prefetch(words + i + 512);
-        __builtin_prefetch(words + i + 520);
-        __builtin_prefetch(words + i + 528);
-        __builtin_prefetch(words + i + 536);
-        for (int lane = 0; lane < 32; ++lane) lanes[lane] ^= words[i + lane];
-      }
-      for (const uint64_t lane : lanes) sums[thread * 16] ^= lane;
-    });
-    benchmark::DoNotOptimize(sums.data());
-  }
-  state.SetBytesProcessed(state.iterations() * kBytes);
-}
-
 /// The peak of one sequence of instructions, on all threads.
 void peak(benchmark::State& state, double (*function)(int64_t)) {
   CpuContext context(num_threads());
@@ -234,8 +208,8 @@ void dispatch(benchmark::State& state) {
   for (auto _ : state) context.parallel([](int, int) {});
 }
 
-/// A whole forward's products, one that stays in the caches (the arithmetic alone), and each
-/// product in copies enough to come from memory.
+/// A whole forward's products, each plain one by itself so that it stays in the caches (the
+/// arithmetic alone), and each in copies enough to come from memory.
 std::vector<std::pair<std::string, std::vector<const Shape*>>> cases_of(
     const std::vector<Shape>& layer, const Shape& head, int num_layers) {
   std::vector<const Shape*> forward;
@@ -243,9 +217,11 @@ std::vector<std::pair<std::string, std::vector<const Shape*>>> cases_of(
     for (const Shape& shape : layer) forward.push_back(&shape);
   }
   forward.push_back(&head);
-  std::vector<std::pair<std::string, std::vector<const Shape*>>> cases = {{"forward", forward},
-                                                                          {"hot", {&layer[1]}}};
+  std::vector<std::pair<std::string, std::vector<const Shape*>>> cases = {{"forward", forward}};
   for (const Shape& shape : layer) {
+    if (shape.epilogue != Epilogue::kSiluMul) {
+      cases.push_back({std::string("hot_") + shape.name, {&shape}});
+    }
     const int64_t copies = 1 + (int64_t{100} << 20) / (shape.num_outputs * shape.num_inputs);
     cases.push_back({shape.name, std::vector<const Shape*>(copies, &shape)});
   }
@@ -281,7 +257,6 @@ void register_products(const ModelSizes& model) {
 
 int main(int argc, char** argv) {
   using namespace medusa::cpu;
-  benchmark::RegisterBenchmark("dram_read", dram_read)->UseRealTime();
   benchmark::RegisterBenchmark("dispatch", dispatch)->UseRealTime();
   register_peaks();
   for (const ModelSizes& model : model_sizes()) register_products(model);

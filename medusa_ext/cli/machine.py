@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from ..files import processor_name
 
-_STREAM_BYTES = 256 << 20  # far beyond any cache's share of one process
-_MATRIX = 1024
-_REPEATS = 5
+_READ_BYTES: Final = 512 << 20  # far beyond any cache's share of one process
+_MATRIX: Final = 1024
+_REPEATS: Final = 5
 
 
 @dataclass(frozen=True)
@@ -39,33 +40,42 @@ class Machine:
 
 def measure_machine(threads: int) -> Machine:
     """Measures the limits; takes about two seconds and half a gigabyte of memory."""
-    return Machine(
-        processor_name(),
-        os.cpu_count() or 1,
-        threads,
-        read_bandwidth(threads),
-        float32_flops(),
-    )
+    with MemoryReader(threads) as read:
+        bandwidth = median(read() for _ in range(_REPEATS))
+    return Machine(processor_name(), os.cpu_count() or 1, threads, bandwidth, float32_flops())
 
 
-def read_bandwidth(threads: int) -> float:
-    """Bytes per second of reading memory once, each thread a part of its own."""
-    parts = np.array_split(np.ones(_STREAM_BYTES // 8, dtype=np.int64), threads)
-    with ThreadPoolExecutor(threads) as pool:
-        return _STREAM_BYTES / _median_seconds(lambda: list(pool.map(np.max, parts)))
+class MemoryReader:
+    """Bytes per second of reading half a gigabyte once, every time it is called; each thread reads
+    a part of its own.
+
+    A machine shared with others has another bandwidth every minute: what is compared with it takes
+    turns with it.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._parts = np.array_split(np.ones(_READ_BYTES // 8, dtype=np.int64), threads)
+        self._pool = ThreadPoolExecutor(threads)
+        self()
+
+    def __call__(self) -> float:
+        return _READ_BYTES / _seconds_of(lambda: list(self._pool.map(np.max, self._parts)))
+
+    def __enter__(self) -> MemoryReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
 
 def float32_flops() -> float:
     """Operations per second of a float32 matrix product."""
     a = np.ones((_MATRIX, _MATRIX), dtype=np.float32)
-    return 2 * _MATRIX**3 / _median_seconds(lambda: a @ a)
+    _seconds_of(lambda: a @ a)
+    return 2 * _MATRIX**3 / median(_seconds_of(lambda: a @ a) for _ in range(_REPEATS))
 
 
-def _median_seconds(work: Any) -> float:
+def _seconds_of(work: Callable[[], object]) -> float:
+    start = perf_counter()
     work()
-    times = []
-    for _ in range(_REPEATS):
-        start = perf_counter()
-        work()
-        times.append(perf_counter() - start)
-    return median(times)
+    return perf_counter() - start
