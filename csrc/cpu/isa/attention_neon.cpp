@@ -5,17 +5,6 @@
 #include "cpu/isa/headers.h"
 #include "cpu/isa/neon.h"
 #include "cpu/isa/attention_vec_neon.h"
-#include "cpu/rows/quantize_inl.h"
-#include "cpu/attention/cached_rows_inl.h"
-#include "cpu/attention/attention_block_inl.h"
-#include "cpu/attention/attention_tile_inl.h"
-#include "cpu/attention/tree_attention_inl.h"
-#include "cpu/attention/rope_append_inl.h"
-#include "cpu/sampling/argmax_inl.h"
-#include "cpu/sampling/row_stats_inl.h"
-#include "cpu/sampling/sample_inl.h"
-#include "cpu/sampling/candidates_inl.h"
-#include "cpu/sampling/accept_typical_inl.h"
-#include "cpu/isa/attention_table_inl.h"
+#include "cpu/attention/attention_kernels_inl.h"
 // clang-format on
 #endif
