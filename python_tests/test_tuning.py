@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medusa_ext.drafting.auto import Plan, Rate, best_plan
+from medusa_ext.drafting.auto import DraftPlan, Rate, best_plan
 from medusa_ext.drafting.costs import CostCurve, LiveCosts, load_curve, rising, save_curve
 from medusa_ext.drafting.trees import default_trees
 
@@ -15,7 +15,7 @@ STEEP = CostCurve([1, 2, 64], [1.0, 2.0, 64.0])
 GAIN = [default_trees(4).expected_tokens(1 + n) - 1 for n in range(64)]
 
 
-def plan(curve: CostCurve, rate: float | None, heads: bool, batch: int = 1) -> Plan:
+def plan(curve: CostCurve, rate: float | None, heads: bool, batch: int = 1) -> DraftPlan:
     return best_plan(LiveCosts(curve), batch, 64, rate, GAIN if heads else None)
 
 
@@ -26,7 +26,7 @@ def test_free_nodes_are_all_taken() -> None:
 
 def test_nodes_at_full_price_are_not_taken() -> None:
     """Each row costs a whole plain step: no draft can pay."""
-    assert plan(STEEP, 0.9, heads=True) == Plan()
+    assert plan(STEEP, 0.9, heads=True) == DraftPlan()
 
 
 def test_a_plan_is_the_best_of_its_kind() -> None:

@@ -43,7 +43,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DraftPlan:
     """Draft nodes of a step: lookup's and the heads' where lookup matches, the heads' elsewhere."""
 
     lookup: int = 0
@@ -57,7 +57,7 @@ def best_plan(
     max_nodes: int,
     lookup_rate: float | None,
     heads_gain: Sequence[float] | None,
-) -> Plan:
+) -> DraftPlan:
     """The plan of most expected tokens per second.
 
     lookup_rate: probability that a looked-up token is right, given that those before it were;
@@ -76,7 +76,7 @@ def best_plan(
         if speed > heads_speed:
             heads, heads_speed = size, speed
     if lookup_rate is None:
-        return Plan(heads=heads)
+        return DraftPlan(heads=heads)
     lookup, beside, speed_found = 0, heads, heads_speed
     for chain in sizes[1:]:
         gained = 1.0 + sum(lookup_rate**depth for depth in range(1, chain + 1))
@@ -88,7 +88,7 @@ def best_plan(
             )
             if speed > speed_found:
                 lookup, beside, speed_found = chain, size, speed
-    return Plan(lookup, beside if lookup else 0, heads)
+    return DraftPlan(lookup, beside if lookup else 0, heads)
 
 
 class AutoDrafter:
@@ -125,7 +125,7 @@ class AutoDrafter:
             self._expected = [trees.expected_tokens(1 + n) - 1.0 for n in range(max_nodes)]
         self._lookup_rate = Rate(prior=0.6, weight=4.0)
         self._heads_rate = Rate(prior=1.0, weight=4.0)
-        self._plan = Plan()
+        self._plan = DraftPlan()
         self._planned_at = (-_REPLAN, 0)  # step and batch
         self._steps = 0
         # Of the step under way, for `observe`.
@@ -139,7 +139,7 @@ class AutoDrafter:
         plan = self._current_plan(len(active))
         self._steps += 1
         if self._is_probe(len(active)):
-            plan = Plan()
+            plan = DraftPlan()
             self._planned_at = (self._steps - _REPLAN, len(active))
         self._guesses = self._look_up(session, active, plan.lookup)
         matched = sum(1 for guesses in self._guesses if guesses) if plan.lookup else 0
@@ -174,7 +174,7 @@ class AutoDrafter:
             elif self._heads_nodes:
                 self._heads_rate.observe(len(tokens) - 1, self._expected[self._heads_nodes])
 
-    def _current_plan(self, batch: int) -> Plan:
+    def _current_plan(self, batch: int) -> DraftPlan:
         step, planned_batch = self._planned_at
         if self._steps - step >= _REPLAN or batch != planned_batch:
             rate = min(self._lookup_rate.value, 1.0) if self._use_lookup else None

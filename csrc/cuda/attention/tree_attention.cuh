@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "cuda/attention/attention_tile.h"
+#include "cuda/attention/tile_sizes.h"
 #include "cuda/attention/tree_attention.h"
 #include "cuda/attention/visible_keys.cuh"
 #include "cuda/runtime/device_math.cuh"
@@ -48,7 +48,7 @@ __device__ __forceinline__ void choose_tiles(const AttentionArgs& args, int spli
 /// Grid (row tiles, splits, B' * G). False: the block has no rows.
 template <int kHeadSize>
 __device__ __forceinline__ bool find_block(const AttentionArgs& args, AttentionBlock& block) {
-  using Tile = AttentionTile<kHeadSize>;
+  using Tile = TileSizes<kHeadSize>;
   const RowTable& rows = args.rows;
   const int sequence = static_cast<int>(blockIdx.z) / args.cache.num_kv_heads;
   const int rows_per_block = static_cast<int>(blockDim.x) / kWarp * Tile::kRows;
@@ -123,7 +123,7 @@ __device__ __forceinline__ uint32_t load_q_pair(const AttentionArgs& args, int64
 template <typename T, int kHeadSize>
 __device__ __forceinline__ void copy_tile(const KvCache& cache, int64_t slot,
                                           const AttentionBlock& block, int tile, T* shared) {
-  using Tile = AttentionTile<kHeadSize>;
+  using Tile = TileSizes<kHeadSize>;
   constexpr int kUnits = kHeadSize / 8;
   const int first_key = tile * Tile::kKeys;
   const int64_t first = cache.row_offset(slot, block.kv_head, first_key);
@@ -145,7 +145,7 @@ __device__ __forceinline__ void copy_tile(const KvCache& cache, int64_t slot,
 /// maximum of their scores, its own share of the sum, and its part of the output, not normalised.
 template <typename T, int kHeadSize>
 struct WarpAttention {
-  using Tile = AttentionTile<kHeadSize>;
+  using Tile = TileSizes<kHeadSize>;
 
   uint32_t q[Tile::kSharedQ ? 1 : Tile::kKSteps][4];
   float out[Tile::kOutTiles][4];
@@ -330,9 +330,9 @@ __device__ __forceinline__ void mask_scores(const AttentionArgs& args, const Att
 // shared memory by tiles, the next tile being copied while one is used. Tiles within the prefix
 // need no mask; those that touch the tree's rows, or the window's start, are masked bit by bit.
 template <typename T, int kHeadSize>
-__global__ void __launch_bounds__(AttentionTile<kHeadSize>::kMaxWarps* kWarp)
+__global__ void __launch_bounds__(TileSizes<kHeadSize>::kMaxWarps* kWarp)
     tree_attention_kernel(AttentionArgs args) {
-  using Tile = AttentionTile<kHeadSize>;
+  using Tile = TileSizes<kHeadSize>;
   AttentionBlock block;
   if (!find_block<kHeadSize>(args, block)) return;
   const LaneRows rows = lane_rows(args, block);
@@ -381,7 +381,7 @@ cudaError_t launch_tree_attention(cudaStream_t stream, const AttentionGrid& grid
   const dim3 blocks(grid.num_row_tiles, args.num_splits,
                     args.rows.num_sequences * args.cache.num_kv_heads);
   return launch(tree_attention_kernel<T, kHeadSize>, blocks, dim3(grid.num_warps * kWarp),
-                AttentionTile<kHeadSize>::shared_bytes(grid.num_warps), stream, args);
+                TileSizes<kHeadSize>::shared_bytes(grid.num_warps), stream, args);
 }
 
 }  // namespace medusa::cuda

@@ -74,7 +74,7 @@ uint32_t alignment_of(const void* pointer) {
 }
 
 /// What cuBLASLt needs for one shape; made at its first call.
-struct Plan {
+struct PreparedProduct {
   Operation operation;
   Layout weight, in, out;
   cublasLtMatmulAlgo_t algorithm;
@@ -93,7 +93,7 @@ class CublasLtProduct : public MatrixProduct {
     }
   }
   ~CublasLtProduct() override {
-    plans_.clear();
+    prepared_.clear();
     cudaFree(workspace_);
     cublasLtDestroy(handle_);
   }
@@ -101,47 +101,48 @@ class CublasLtProduct : public MatrixProduct {
   CublasLtProduct& operator=(const CublasLtProduct&) = delete;
 
   cudaError_t run(cudaStream_t stream, const MatrixProductParams& params) override {
-    const Plan& plan = find_plan(params);
+    const PreparedProduct& product = find_prepared(params);
     const float alpha = 1, beta = params.accumulate ? 1 : 0;
-    const cublasStatus_t status =
-        cublasLtMatmul(handle_, plan.operation.get(), &alpha, params.weight, plan.weight.get(),
-                       params.in, plan.in.get(), &beta, params.out, plan.out.get(), params.out,
-                       plan.out.get(), &plan.algorithm, workspace_, kWorkspaceBytes, stream);
+    const cublasStatus_t status = cublasLtMatmul(
+        handle_, product.operation.get(), &alpha, params.weight, product.weight.get(), params.in,
+        product.in.get(), &beta, params.out, product.out.get(), params.out, product.out.get(),
+        &product.algorithm, workspace_, kWorkspaceBytes, stream);
     return status == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorLaunchFailure;
   }
 
  private:
-  const Plan& find_plan(const MatrixProductParams& params) {
+  const PreparedProduct& find_prepared(const MatrixProductParams& params) {
     const Key key = {
         params.num_rows,   params.num_outputs,      params.num_inputs,        params.dtype,
         params.out_stride, alignment_of(params.in), alignment_of(params.out), params.deterministic};
-    auto found = plans_.find(key);
-    if (found == plans_.end()) found = plans_.emplace(key, make_plan(params)).first;
+    auto found = prepared_.find(key);
+    if (found == prepared_.end()) found = prepared_.emplace(key, prepare(params)).first;
     return found->second;
   }
 
-  Plan make_plan(const MatrixProductParams& params) {
+  PreparedProduct prepare(const MatrixProductParams& params) {
     const cudaDataType_t type = data_type(params.dtype);
     cublasLtMatmulDesc_t operation = nullptr;
     check(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
           "cublasLtMatmulDescCreate");
-    Plan plan;
-    plan.operation.reset(operation);
+    PreparedProduct product;
+    product.operation.reset(operation);
     const cublasOperation_t transposed = CUBLAS_OP_T;
     check(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
                                          sizeof transposed),
           "cublasLtMatmulDescSetAttribute");
-    plan.weight = make_layout(type, params.num_inputs, params.num_outputs, params.num_inputs);
-    plan.in = make_layout(type, params.num_inputs, params.num_rows, params.num_inputs);
-    plan.out = make_layout(CUDA_R_32F, params.num_outputs, params.num_rows, params.out_stride);
-    plan.algorithm = choose_algorithm(plan, params);
-    return plan;
+    product.weight = make_layout(type, params.num_inputs, params.num_outputs, params.num_inputs);
+    product.in = make_layout(type, params.num_inputs, params.num_rows, params.num_inputs);
+    product.out = make_layout(CUDA_R_32F, params.num_outputs, params.num_rows, params.out_stride);
+    product.algorithm = choose_algorithm(product, params);
+    return product;
   }
 
   /// The heuristic's first choice. When results may not follow the row count it is asked about
   /// kRowBucket rows, whatever R is, without algorithms that split the sum over K: a tile then adds
   /// up a row's products in one order, wherever the row lies.
-  cublasLtMatmulAlgo_t choose_algorithm(const Plan& plan, const MatrixProductParams& params) {
+  cublasLtMatmulAlgo_t choose_algorithm(const PreparedProduct& product,
+                                        const MatrixProductParams& params) {
     cublasLtMatmulPreference_t raw = nullptr;
     check(cublasLtMatmulPreferenceCreate(&raw), "cublasLtMatmulPreferenceCreate");
     const Preference preference(raw);
@@ -161,8 +162,9 @@ class CublasLtProduct : public MatrixProduct {
     const Layout out = make_layout(CUDA_R_32F, params.num_outputs, num_rows, params.out_stride);
     cublasLtMatmulHeuristicResult_t result;
     int num_results = 0;
-    check(cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation.get(), plan.weight.get(), in.get(),
-                                         out.get(), out.get(), raw, 1, &result, &num_results),
+    check(cublasLtMatmulAlgoGetHeuristic(handle_, product.operation.get(), product.weight.get(),
+                                         in.get(), out.get(), out.get(), raw, 1, &result,
+                                         &num_results),
           "cublasLtMatmulAlgoGetHeuristic");
     if (num_results == 0) {
       throw std::runtime_error("cublasLt: no algorithm for " + std::to_string(num_rows) + " x " +
@@ -174,7 +176,7 @@ class CublasLtProduct : public MatrixProduct {
 
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
-  std::map<Key, Plan> plans_;
+  std::map<Key, PreparedProduct> prepared_;
 };
 
 }  // namespace

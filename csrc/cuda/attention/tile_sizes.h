@@ -9,7 +9,7 @@ namespace medusa::cuda {
 /// their data: an odd number of 16-byte units, so that the eight rows of an ldmatrix lie in
 /// different banks.
 template <int kHeadSize>
-struct AttentionTile {
+struct TileSizes {
   static constexpr int kRows = 16;                         // of a warp
   static constexpr int kKeys = kHeadSize <= 80 ? 64 : 32;  // of a tile of K or V
   static_assert(kPageRows % kKeys == 0, "a page's end cuts no tile");
