@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kScaleBytes = sizeof(float);
 
-/// K and V of as many layers as leave the caches of the machine behind.
+/// K and V of as many layers as do not fit the caches of the machine.
 class Caches {
  public:
   Caches(const ModelSizes& model, DType dtype, int32_t num_rows, int64_t least_bytes)

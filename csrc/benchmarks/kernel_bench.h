@@ -19,7 +19,7 @@ inline float sample_value(int64_t i) {
   return static_cast<float>(i * 7919 % 10007) / 5003.5f - 1.0f;
 }
 
-/// A tree of N nodes in which node i > 0 is a child of (i - 1) / 2, behind `length` cached rows.
+/// A tree of N nodes in which node i > 0 is a child of (i - 1) / 2, after `length` cached rows.
 struct TreeCase {
   TreeCase(int32_t num_nodes, int32_t length)
       : tokens(num_nodes),

@@ -108,7 +108,7 @@ class Product {
   LinearParams params_;
 };
 
-/// The products of one forward, packed one behind the other as a decoder keeps them.
+/// The products of one forward, packed one after the other as a decoder keeps them.
 struct Products {
   Products(const std::vector<const Shape*>& shapes, const WeightFormat& format)
       : shapes(shapes),
@@ -236,7 +236,7 @@ void register_products(const ModelSizes& model) {
   const std::vector<Shape>& layer = *kept.back();
   kept.push_back(std::make_unique<std::vector<Shape>>(
       1, Shape{"lm_head", model.vocab_size, model.hidden_size, Epilogue::kArgmax}));
-  // Of the large models one layer is enough to leave the caches behind.
+  // Of the large models one layer is enough not to fit the caches.
   const int num_layers = model.hidden_size < 1024 ? 30 : 1;
   for (const auto& [name, shapes] : cases_of(layer, kept.back()->front(), num_layers)) {
     for (const WeightFormat& format :

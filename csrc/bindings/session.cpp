@@ -207,7 +207,8 @@ void register_phases(py::class_<PySession>& cls) {
       .def("set_end_tokens", guarded(&Session::set_end_tokens), py::arg("b"), py::arg("tokens"))
       .def("set_sampling", guarded(set_sampling), py::arg("b"), py::arg("temperature") = 0.0f,
            py::arg("top_p") = 1.0f, py::arg("top_k") = 0, py::arg("seed") = 0,
-           py::arg("acceptance") = "lossless", py::arg("epsilon") = 0.09f, py::arg("delta") = 0.3f)
+           py::arg("acceptance") = "lossless", py::arg("epsilon") = SamplingRule().epsilon,
+           py::arg("delta") = SamplingRule().delta)
       .def("begin_step", guarded(&Session::begin_step))
       .def("feed", guarded(feed), py::arg("b"), py::arg("tokens"), py::arg("last"))
       .def("add_node", guarded(&Session::add_node), py::arg("b"), py::arg("parent"),

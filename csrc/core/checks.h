@@ -16,7 +16,7 @@ namespace medusa {
   fail(argument, need, std::to_string(got));
 }
 
-/// `value` if it lies in least … most.
+/// `value` if it is in least … most.
 inline int32_t checked(const char* argument, int32_t value, int32_t least, int32_t most) {
   if (value < least || value > most) {
     fail(argument, std::to_string(least) + " to " + std::to_string(most), value);

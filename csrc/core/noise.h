@@ -21,7 +21,7 @@ MEDUSA_HOST_DEVICE inline uint64_t noise_key(uint64_t seed, int32_t position) {
   return mix_bits(seed + 0x9e3779b97f4a7c15ull * (static_cast<uint32_t>(position) + 1ull));
 }
 
-/// 32 uniform bits for one token: u = (bits + 0.5) / 2^32 lies between 0 and 1.
+/// 32 uniform bits for one token: u = (bits + 0.5) / 2^32 is between 0 and 1.
 MEDUSA_HOST_DEVICE inline uint32_t noise_bits(uint64_t key, int32_t token) {
   return static_cast<uint32_t>(
       mix_bits(key + 0x9e3779b97f4a7c15ull * (static_cast<uint32_t>(token) + 1ull)) >> 32);

@@ -15,7 +15,7 @@ struct PackedMatrix {
   int32_t num_outputs = 0;  // N
   int32_t num_inputs = 0;   // K
   /// Outputs are F gate rows, then F up rows (N = 2F), and the matrix serves Epilogue::kSiluMul
-  /// alone: packed so that a gate row and its up row lie together. Set before packing.
+  /// alone: packed so that a gate row and its up row are together. Set before packing.
   bool is_gate_up = false;
   void* data = nullptr;  // `packed_bytes(format, N, K)` bytes, 64-byte aligned
   int64_t bytes = 0;

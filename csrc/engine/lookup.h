@@ -22,11 +22,11 @@ class NGramIndex {
   /// Forgets the text from `length` tokens on.
   void truncate(int32_t length);
 
-  /// Where the text's last tokens occurred before: positions behind an earlier occurrence of the
+  /// Where the text's last tokens occurred before: positions after an earlier occurrence of the
   /// last n tokens, longest n first, latest occurrence first, at most one per next token.
   void matches(int32_t max_matches, std::vector<int32_t>* positions) const;
 
-  /// Token i of the continuation from `position` on; behind the text's end the continuation
+  /// Token i of the continuation from `position` on; after the text's end the continuation
   /// repeats itself, as a loop would.
   int32_t continuation(int32_t position, int32_t i) const;
 

@@ -8,7 +8,7 @@ namespace medusa {
 
 class StepTree {
  public:
-  /// Only the root; nodes may lie at depths up to `max_depth`, `max_nodes` in all.
+  /// Only the root; nodes may be at depths up to `max_depth`, `max_nodes` in all.
   void reset(int32_t root, int32_t max_nodes, int32_t max_depth);
 
   /// No node at all.

@@ -51,7 +51,7 @@ class WeightSlots {
   std::map<std::string, VectorSlot> vectors_;
 };
 
-/// Memory for the matrices of one model, side by side in large chunks: all of it may then lie in
+/// Memory for the matrices of one model, side by side in large chunks: all of it may then be in
 /// huge pages, which plain decoding, a stream through every weight, is faster for. A chunk is freed
 /// with the last matrix in it.
 class WeightArena {

@@ -13,7 +13,7 @@
 
 namespace medusa {
 
-/// What a forward leaves behind; null: not wanted.
+/// What a forward leaves; null: not wanted.
 struct ForwardOutputs {
   float* hidden = nullptr;  // [R, H], after the final norm
   /// The first rows, which alone go through the lm_head.

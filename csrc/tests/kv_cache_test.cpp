@@ -1,4 +1,4 @@
-// The cache's memory: where the planes of the layers lie, and what a compaction of it addresses.
+// The cache's memory: where the planes of the layers are, and what a compaction of it addresses.
 #include "engine/kv_cache.h"
 
 #include <gtest/gtest.h>

@@ -82,7 +82,7 @@ inline Source random_source(SourceType type, int32_t num_rows, int32_t width, ui
   return out;
 }
 
-/// A packed matrix and the memory it lies in.
+/// A packed matrix and the memory it is in.
 struct Packed {
   PackedMatrix matrix;
   AlignedBytes bytes;

@@ -66,7 +66,7 @@ TEST_P(LinearTest, MatchesFloat64) {
     for (const int32_t r : {1, 2, 5, 13, 33}) {
       const std::vector<float> x = random_floats(int64_t{r} * k, 2);
       const Rows rows(table_, context_, format_, x.data(), r, k);
-      // One column more than needed: nothing may be written behind a row.
+      // One column more than needed: nothing may be written after a row.
       std::vector<float> out(int64_t{r} * (n + 1), -7.0f);
       LinearParams params = make_params(weight, rows, r, out.data());
       params.out_stride = n + 1;

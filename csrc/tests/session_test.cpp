@@ -238,7 +238,7 @@ TEST_P(SessionTest, TruncationContinuesAsIfNothingHadFollowed) {
   }
 }
 
-// An end token cuts the path that it lies on; without it steps go on behind it.
+// An end token cuts the path that it is on; without it steps go on after it.
 TEST_P(SessionTest, EndTokensEndAStep) {
   const std::shared_ptr<Model> model = make_tiny_model(options());
   const Plain plain = decode_plainly(model, greedy(), 40);

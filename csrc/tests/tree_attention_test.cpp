@@ -258,7 +258,7 @@ TEST(TreeAttention, KeysOutOfSightAreNotTouched) {
   AttentionCase c = make_case({100}, {kTree}, DType::kFloat32);
   c.sliding_window = 40;
   const std::vector<float> out = c.run(2);
-  // Rows before every window and behind the tree, poisoned.
+  // Rows before every window and after the tree, poisoned.
   for (int row = 0; row < 61; ++row) c.set_row(row, std::nanf(""));
   for (int row = 112; row < c.num_rows(); ++row) c.set_row(row, std::nanf(""));
   EXPECT_EQ(c.run(2), out);

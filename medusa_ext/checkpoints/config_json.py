@@ -52,7 +52,7 @@ def decoder_from_json(
         max_position_embeddings=fields.integer("max_position_embeddings", 1, MAX_POSITIONS, 2048),
         bos_id=starts[0] if starts else None,
         eos_ids=tuple(
-            dict.fromkeys(one for file in (ends, fields) for one in file.ids("eos_token_id", vocab))
+            dict.fromkeys(id_ for file in (ends, fields) for id_ in file.ids("eos_token_id", vocab))
         ),
     )
 

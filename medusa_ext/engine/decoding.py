@@ -51,7 +51,7 @@ def step_all(
                     request.fail(error)
         return bool(drafted)
 
-    session.set_active(sorted(one.sequence for one in (*decoding, *(c.request for c in chunks))))
+    session.set_active(sorted(r.sequence for r in (*decoding, *(c.request for c in chunks))))
     _, seconds = run_step(session, propose, clock)
     for request in decoding:
         if request.finish_reason is None:

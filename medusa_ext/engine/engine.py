@@ -243,7 +243,7 @@ class Engine:
     def _release_ended(self) -> None:
         """Frees the sequences of requests that have ended. Each is rolled back to its last token:
         that is the root, and the rows before it are in the cache, as after plain decoding."""
-        for request in [one for one in self._running if one.finish_reason is not None]:
+        for request in [ended for ended in self._running if ended.finish_reason is not None]:
             self._session.native.truncate(request.sequence, *request.end_of_text)
             self._running.remove(request)
             self._free.add(request.sequence)

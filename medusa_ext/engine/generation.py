@@ -65,7 +65,7 @@ class Run:
         items, is_batch = split_batch(prompt)
         vocab = target.config.vocab_size
         prompts = [encode(target.tokenizer, vocab, item, continues=False) for item in items]
-        longest = max(len(one.tokens) for one in prompts)
+        longest = max(len(prompt.tokens) for prompt in prompts)
         nodes = tree_nodes(options)
         length = longest + options.max_new_tokens
         with target.borrowed_session(len(prompts), length, nodes) as session:
@@ -101,7 +101,7 @@ class Run:
 
     def _start(self) -> None:
         """Gives each request the sequence of its place."""
-        places = [self._session.fit(b, one.prompt) for b, one in enumerate(self.requests)]
+        places = [self._session.fit(b, request.prompt) for b, request in enumerate(self.requests)]
         for b, (request, place) in enumerate(zip(self.requests, places, strict=True)):
             self._engine.start(request, b, *place)
 

@@ -36,7 +36,7 @@ constexpr int32_t head_draft(int32_t k, int32_t rank) { return -1 - (k * kMaxHea
 
 /// Makes trees of drafts whose tokens the host partly leaves to the heads. Nodes keep their places.
 /// Of siblings with equal tokens the first stands for all, children included. Such doubles, drafts
-/// without a candidate, what hangs below them, and the places behind the last node become padding:
+/// without a candidate, what hangs below them, and the places after the last node become padding:
 /// roots of their own (parent -1) with the root's token.
 struct MergeDraftsParams {
   int32_t num_sequences = 0;  // B'

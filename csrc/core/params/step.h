@@ -7,7 +7,7 @@
 namespace medusa {
 
 /// The rows of B padded trees, [B, N] nodes each: what a `RowTable` holds, made from the parents.
-/// A node whose parent is -1 is a root; behind the first node such roots are padding.
+/// A node whose parent is -1 is a root; after the first node such roots are padding.
 struct TreeRowsParams {
   int32_t num_sequences = 0;         // B
   int32_t num_nodes = 0;             // N
@@ -36,7 +36,7 @@ struct AcceptParams {
   const int32_t* targets = nullptr;     // [B, N]
   const int32_t* parents = nullptr;     // [B, N], -1 at the root, else an earlier node
   const int32_t* num_nodes = nullptr;   // [B]
-  int32_t* path = nullptr;              // [B, P], node indices from the root on, -1 behind the end
+  int32_t* path = nullptr;              // [B, P], node indices from the root on, -1 after the end
   int32_t* count = nullptr;             // [B], nodes on the path, the root included
   int32_t* next_root = nullptr;         // [B], the target of the last accepted node
 };
@@ -53,7 +53,7 @@ struct StepEntries {
   int32_t* steps = nullptr;   // [capacity], the step's number, once all else is there
 };
 
-/// What a step emits: the tokens of the path behind the root, then the next root. Behind the first
+/// What a step emits: the tokens of the path after the root, then the next root. After the first
 /// end token nothing is emitted: it becomes the next root and `count` is cut, so that `compact`
 /// keeps what plain decoding would have kept.
 struct PublishParams {

@@ -31,7 +31,7 @@ struct AttentionShape {
   int padded;     // D rounded up to whole vectors
   int tile_rows;  // rows of the largest tile
   int max_nodes;  // of one sequence, rounded up to whole blocks; 0 for chains
-  int max_depth;  // nodes on the longest path behind `length`; 0 for chains
+  int max_depth;  // nodes on the longest path after `length`; 0 for chains
 };
 
 /// The running softmax of a tile's query vectors: maximum, sum of weights, and output.
@@ -52,7 +52,7 @@ struct AttentionState {
   }
 };
 
-/// Folds `next`, the positions behind those of `state`, into it. Vectors that saw no key have
+/// Folds `next`, the positions after those of `state`, into it. Vectors that saw no key have
 /// sum 0 and change nothing.
 inline void merge(AttentionState& state, const AttentionState& next, int vectors, int padded) {
   for (int m = 0; m < vectors; ++m) {

@@ -107,7 +107,7 @@ void load_keys(const Rows& keys, int count, int head_size, float* out) {
   }
 }
 
-/// d … d + kSize - 1 of one V row as float32; lanes behind the head size are 0.
+/// d … d + kSize - 1 of one V row as float32; lanes after the head size are 0.
 template <typename Rows>
 inline Vec load_value(const Rows& values, int64_t row, int d, int head_size) {
   const auto* source = values.row(row) + d;

@@ -47,7 +47,7 @@ inline void add_dot(Sums& sums, Quads w, Quads x) {
 }
 inline void add_nibble_dot(NibbleSums& sums, Quads w, Quads x) { add_dot(sums, w, x); }
 
-/// Sums are read as floats where they lie: kSumStartValue + sum, exactly. The multiply-add that
+/// Sums are read as floats where they are: kSumStartValue + sum, exactly. The multiply-add that
 /// scales them takes the start off again, and rounds once as the product of a converted sum would.
 struct SumScale {
   Vec scale, start;

@@ -1,4 +1,4 @@
-// The layout of Activations on the CPU: rows that stand alone, one behind the other.
+// The layout of Activations on the CPU: rows that stand alone, one after the other.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace medusa::cpu {
 inline constexpr int32_t kSumStart = 0x4b400000;
 inline constexpr float kSumStartValue = 12582912.0f;
 
-/// One row of int8 activations. Group g holds values 32g … 32g+31; padding behind the width is 0.
+/// One row of int8 activations. Group g holds values 32g … 32g+31; padding after the width is 0.
 struct Int8Row {
   int8_t* values;      // [groups * 32]
   float* scales;       // [groups], x = value * scale

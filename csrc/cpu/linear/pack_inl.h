@@ -112,7 +112,7 @@ inline void pack_column(const PackParams& params, const void* row, Place place) 
   }
 }
 
-/// Columns behind the last output (of either half of a gate-up matrix) are zeroed with it.
+/// Columns after the last output (of either half of a gate-up matrix) are zeroed with it.
 inline void pack(const PackParams& params) {
   const PackedMatrix& matrix = *params.matrix;
   const int32_t half = matrix.is_gate_up ? matrix.num_outputs / 2 : matrix.num_outputs;

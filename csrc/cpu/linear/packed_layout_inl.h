@@ -1,4 +1,4 @@
-// How weights [N, K] lie in memory: panels of kPanel outputs, one behind the other; inside a panel
+// How weights [N, K] are laid out: panels of kPanel outputs, one after the other; inside a panel
 // the inputs follow each other, and for each the panel's outputs. A kernel streams a panel from
 // front to back and never sums across lanes.
 //
@@ -6,7 +6,7 @@
 //   bfloat16          [panel][K/2][kPanel][2]: one 32-bit word holds two inputs of an output, and a
 //                     shift or a mask makes either a float32; K is padded to even
 //   int8              [panel][group]{[8][kPanel][4] int8, [kPanel] float16 scale}: four inputs of
-//                     an output lie together, as the integer dot products read them; some
+//                     an output are together, as the integer dot products read them; some
 //                     instruction sets store them with kWeightOffset added
 //   int4              [panel][group]{[4][kPanel][4] byte, [kPanel] float16 scale, [kPanel] float16
 //                     minimum}: inputs 0 … 15 of the group in the low halves, 16 … 31 in the high
@@ -19,7 +19,7 @@ namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
 constexpr int kPanel = kPanelVecs * Vec::kSize;
 
-/// Where an output lies.
+/// Where an output is.
 struct Place {
   int64_t panel;
   int column;

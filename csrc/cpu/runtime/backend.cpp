@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
 /// Zeroed pages straight from the kernel: a cache costs only the rows that are used, and large
-/// arrays begin and may lie in huge pages, which spares the weight stream most of its address
+/// arrays begin and may be in huge pages, which spares the weight stream most of its address
 /// translations.
 Storage map_pages(int64_t bytes) {
   const size_t mapped = static_cast<size_t>(bytes + kHugePage);

@@ -5,7 +5,7 @@ namespace medusa::cpu::MEDUSA_ISA_NAMESPACE {
 
 constexpr int kMaxTopK = 32;
 
-/// The k best ids so far, best first: larger logits, then lower ids. NaN comes behind every number.
+/// The k best ids so far, best first: larger logits, then lower ids. NaN comes after every number.
 struct TopK {
   float values[kMaxTopK];
   int32_t ids[kMaxTopK];

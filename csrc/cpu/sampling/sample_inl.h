@@ -42,7 +42,7 @@ template <typename T>
 float top_p_threshold(const SampledRow<T>& row, float temperature, float top_p, float floor) {
   const double goal =
       top_p * softmax_sums(row.logits, row.width, row.largest, temperature, floor).sum;
-  // Most of the mass lies near the top: look there first, then at ever more.
+  // Most of the mass is near the top: look there first, then at ever more.
   for (float reach = 4;; reach *= 4) {
     const float bound = std::max(row.largest - reach * temperature, floor);
     const int64_t count = gather_at_least(row.logits, row.width, row.maxima, bound, row.buffer);

@@ -16,7 +16,7 @@ void accept(Context&, const AcceptParams& p) {
 
     int32_t last = 0, count = 0;
     if (num_nodes > 0) path[count++] = last;
-    // Children come behind their parent, so one pass forward meets the whole walk.
+    // Children come after their parent, so one pass forward meets the whole walk.
     for (int32_t node = 1; node < num_nodes && count < p.max_path; ++node) {
       if (parents[node] == last && tokens[node] == targets[last]) path[count++] = last = node;
     }

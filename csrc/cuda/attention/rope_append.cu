@@ -43,7 +43,7 @@ __device__ __forceinline__ void rotate_head(const RopeAppendParams& params, cons
 }
 
 // Grid (R, ceil((Q + 2G) / warps)). A warp owns one head of one row: of Q it rotates, of K it
-// rotates into the cache, of V it copies into the cache. Rows behind the last sequence's are
+// rotates into the cache, of V it copies into the cache. Rows after the last sequence's are
 // padding and skipped.
 template <typename T>
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)

@@ -6,7 +6,7 @@
 namespace medusa::cuda {
 
 /// Sizes that follow from the head size. Rows of a tile in shared memory are 16 bytes longer than
-/// their data: an odd number of 16-byte units, so that the eight rows of an ldmatrix lie in
+/// their data: an odd number of 16-byte units, so that the eight rows of an ldmatrix are in
 /// different banks.
 template <int kHeadSize>
 struct TileSizes {

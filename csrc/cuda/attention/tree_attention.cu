@@ -22,7 +22,7 @@ constexpr int kMaxFixedRows = 256;  // a prompt's chunk has blocks enough withou
 
 // Grid (ceil(R * Q / warps)). A warp owns the output of one row and query head: lane s weighs split
 // s by 2^(lse - the merged lse), then all lanes add up four columns each. Splits without keys have
-// lse -inf, weight 0, and are not read. Rows behind the last sequence's are padding.
+// lse -inf, weight 0, and are not read. Rows after the last sequence's are padding.
 __global__ void __launch_bounds__(kWarps* kWarp) merge_splits_kernel(AttentionArgs args) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t index = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;

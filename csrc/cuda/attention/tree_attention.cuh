@@ -60,7 +60,7 @@ __device__ __forceinline__ bool find_block(const AttentionArgs& args, AttentionB
   if (block.first_packed >= block.num_packed) return false;
   block.length = rows.lengths[sequence];
 
-  // Every warp looks at all nodes of the block: keys end behind the last of them.
+  // Every warp looks at all nodes of the block: keys end after the last of them.
   const int first = block.first_packed / args.group;
   const int last = (min(block.first_packed + rows_per_block, block.num_packed) - 1) / args.group;
   int max_node = 0, min_position = 0x7fffffff, max_position = 0;
@@ -82,7 +82,7 @@ __device__ __forceinline__ bool find_block(const AttentionArgs& args, AttentionB
   return true;
 }
 
-/// A lane's two rows of the warp's 16: lane / 4 and that plus 8. Rows behind the sequence's last
+/// A lane's two rows of the warp's 16: lane / 4 and that plus 8. Rows after the sequence's last
 /// repeat it and are not written.
 struct LaneRows {
   int64_t row[2];  // of the row table

@@ -23,7 +23,7 @@ __device__ __forceinline__ uint64_t mask_bits(const uint64_t* words, int num_wor
   return bits;
 }
 
-/// Drops the ancestors of a tree node that lie `window` or more positions back: the lowest bits of
+/// Drops the ancestors of a tree node that are `window` or more positions back: the lowest bits of
 /// its mask, since ancestors come in the order of their depth. `tail` are its bits from `offset`
 /// on.
 __device__ __forceinline__ uint64_t drop_far_ancestors(uint64_t tail, const uint64_t* words,
@@ -36,7 +36,7 @@ __device__ __forceinline__ uint64_t drop_far_ancestors(uint64_t tail, const uint
 }
 
 /// Bit c of the result: row `row` of a sequence with `length` prefix rows sees cache row
-/// first_key + c. Prefix rows lie at the position of their index, a tree's at length + depth.
+/// first_key + c. Prefix rows are at the position of their index, a tree's at length + depth.
 __device__ __forceinline__ uint64_t visible_keys(const RowTable& rows, int64_t row, int length,
                                                  int window, int first_key) {
   const int node = rows.nodes[row];

@@ -140,7 +140,7 @@ class CublasLtProduct : public MatrixProduct {
 
   /// The heuristic's first choice. When results may not follow the row count it is asked about
   /// kRowBucket rows, whatever R is, without algorithms that split the sum over K: a tile then adds
-  /// up a row's products in one order, wherever the row lies.
+  /// up a row's products in one order, wherever the row is.
   cublasLtMatmulAlgo_t choose_algorithm(const PreparedProduct& product,
                                         const MatrixProductParams& params) {
     cublasLtMatmulPreference_t raw = nullptr;

@@ -1,4 +1,4 @@
-// Bias, SiLU·mul and SiLU·add behind a matrix product.
+// Bias, SiLU·mul and SiLU·add after a matrix product.
 #include "cuda/linear/linear_epilogue.h"
 #include "cuda/runtime/device_math.cuh"
 #include "cuda/runtime/dispatch.h"

@@ -1,4 +1,4 @@
-// What a linear layer does behind its matrix product.
+// What a linear layer does after its matrix product.
 #pragma once
 
 #include <cuda_runtime.h>

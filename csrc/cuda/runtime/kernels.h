@@ -1,6 +1,6 @@
 // The launchers of the CUDA kernels. Each enqueues on the context's stream, reads no device memory
 // on the host, allocates nothing and waits for nothing, so it can be captured into a graph: every
-// pointer is a device pointer (a `PackedMatrix` itself lies on the host), and sizes that change
+// pointer is a device pointer (a `PackedMatrix` itself is on the host), and sizes that change
 // from step to step (lengths, node counts, positions) are read on the device. Pinned memory serves
 // where the host's side of a step is read or written in place.
 #pragma once

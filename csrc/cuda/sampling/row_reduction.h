@@ -12,7 +12,7 @@
 
 namespace medusa::cuda {
 
-/// Logits [num rows behind `logits`, V], of which output row r reads row row_index[r].
+/// Logits [num rows from `logits` on, V], of which output row r reads row row_index[r].
 struct LogitRows {
   int32_t num_rows = 0;
   int64_t width = 0;  // V

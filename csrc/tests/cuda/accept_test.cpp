@@ -196,7 +196,7 @@ void check_typical(DType dtype, const TypicalRule& rule, bool packed, unsigned s
       Accepted expected = typical_path(trees, b, logits, width, rule, max_path, &margin);
       ASSERT_GT(margin, 1e-7) << "the case hangs on a rounding: choose another seed";
       if (!expected.path.empty()) {
-        // The draw is `sample` of the last node's row at the position behind it.
+        // The draw is `sample` of the last node's row at the position after it.
         const int row = trees.first_rows[b] + expected.path.back();
         const auto count = static_cast<int32_t>(expected.path.size());
         const std::vector<int32_t> next_position = {lengths.host()[b] + count};

@@ -93,7 +93,7 @@ void plant(Session& session, const std::vector<int32_t>& truth, size_t done, std
   }
 }
 
-/// The first tokens behind the prompt; with `truth` drafted from it in trees.
+/// The first tokens after the prompt; with `truth` drafted from it in trees.
 std::vector<int32_t> decode(const std::shared_ptr<Model>& model, DType kv_dtype,
                             const SamplingRule& sampling, const std::vector<int32_t>* truth,
                             int* num_steps) {

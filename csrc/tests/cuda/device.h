@@ -16,7 +16,7 @@
 
 namespace medusa::cuda::testing {
 
-/// An array on the device, of exactly its size: the emulator puts a guard page behind it.
+/// An array on the device, of exactly its size: the emulator puts a guard page after it.
 template <typename T>
 class DeviceVector {
  public:

@@ -215,7 +215,7 @@ void step(Session& session, const std::vector<int32_t>& truth, int32_t num_true,
 }
 
 // An end token in the middle of an accepted path cuts it on the device; the session then goes on
-// behind that token as if it had been the next root all along.
+// after that token as if it had been the next root all along.
 TEST(SessionReplay, EndTokensEndAStep) {
   const Rules sampling = sampling_at(0, false);
   const std::vector<int32_t> truth = decode(make_tiny_model({}), sampling, plain(60))[0];
@@ -224,7 +224,7 @@ TEST(SessionReplay, EndTokensEndAStep) {
   session.prefill(0, kPrompt.data(), prompt_length, nullptr);
   for (int round = 0; round < 3; ++round) {
     const int32_t length = session.length(0);
-    // The first token behind position length + 2 that has not come since the root.
+    // The first token after position length + 2 that has not come since the root.
     size_t end = static_cast<size_t>(length) + 3;
     while (std::count(truth.begin() + length + 1, truth.begin() + end, truth[end]) > 0) ++end;
     session.set_end_tokens(0, {kVocab + round, truth[end]});

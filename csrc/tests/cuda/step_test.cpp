@@ -51,7 +51,7 @@ Tree random_drafts(int num_drafts, int max_nodes, std::mt19937& random) {
     const auto k = static_cast<int>(random() % kHeads), rank = static_cast<int>(random() % kTopK);
     drafts.tokens.push_back(is_head_draft ? head_draft(k, rank) : static_cast<int>(random() % 6));
   }
-  // What lies behind the drafts is not looked at.
+  // What comes after the drafts is not looked at.
   drafts.tokens.resize(max_nodes, 1 << 30);
   drafts.parents.resize(max_nodes, 1 << 30);
   return drafts;
@@ -164,7 +164,7 @@ TEST(Publish, EndsAtEndTokensAndFillsTheRing) {
       EXPECT_EQ(3047, long_path[43]);
       EXPECT_EQ(73, long_path[44]);
       EXPECT_EQ(47, ring.row(ring.paths, number, 3).back());
-      // What compact sees: nothing behind the end.
+      // What compact sees: nothing after the end.
       EXPECT_EQ((std::vector<int32_t>{3, 3, 2, 45}), count.host());
       EXPECT_EQ((std::vector<int32_t>{7, 9, 72, 73}), next_root.host());
     }

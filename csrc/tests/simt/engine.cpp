@@ -261,7 +261,7 @@ void Engine::begin_block(uint64_t block) {
     char* stack = stacks + i * kStackBytes + kGuardBytes;
     // Equal stack tops would fall into the same cache sets.
     const size_t bytes = kStackBytes - kGuardBytes - static_cast<size_t>(i % 64) * 192;
-    ASAN_UNPOISON_MEMORY_REGION(stack, bytes);  // an abandoned fiber leaves its redzones behind
+    ASAN_UNPOISON_MEMORY_REGION(stack, bytes);  // an abandoned fiber leaves its redzones there
     std::memset(stack + bytes - kStackPoisonBytes, options().poison, kStackPoisonBytes);
     fiber_prepare(threads[i].fiber, stack, bytes, run_thread);
   }

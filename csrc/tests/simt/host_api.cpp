@@ -1,4 +1,4 @@
-// The host API: memory that faults right behind its end, and constants of an imagined device.
+// The host API: memory that faults right after its end, and constants of an imagined device.
 #include <sys/mman.h>
 
 #include <cstdio>
@@ -67,9 +67,9 @@ cudaError_t simt::allocate(void** pointer, size_t bytes) {
 bool simt::is_allocated(const void* pointer) {
   const char* byte = static_cast<const char*>(pointer);
   const std::lock_guard<std::mutex> lock(g_mutex);
-  const auto behind = allocations().upper_bound(byte);
-  if (behind == allocations().begin()) return false;
-  const auto found = std::prev(behind);
+  const auto after = allocations().upper_bound(byte);
+  if (after == allocations().begin()) return false;
+  const auto found = std::prev(after);
   return byte < found->first + found->second.bytes;
 }
 

@@ -56,7 +56,7 @@ int check_launch(const LaunchShape& shape, const KernelInfo& kernel);
 // ---- async_copy.cpp ---------------------------------------------------------------------------
 void async_begin_block();
 void async_end_thread();  // fails if a copy has not been waited for
-// Fails unless the bytes lie in the block's shared memory, aligned to 16.
+// Fails unless the bytes are in the block's shared memory, aligned to 16.
 void check_shared(const char* name, const void* address, size_t bytes, const void* pc);
 
 }  // namespace simt

@@ -68,7 +68,7 @@ template <typename T>
 void test_matmul(int m, int n, int k) {
   const std::vector<float> a = random_values(static_cast<size_t>(m) * k, 2);
   const std::vector<float> b = random_values(static_cast<size_t>(k) * n, 3);
-  T *device_a = nullptr, *device_b = nullptr;  // aligned, and guarded behind their ends
+  T *device_a = nullptr, *device_b = nullptr;  // aligned, and guarded after their ends
   ASSERT_EQ(cudaSuccess, cudaMalloc(&device_a, a.size() * sizeof(T)));
   ASSERT_EQ(cudaSuccess, cudaMalloc(&device_b, b.size() * sizeof(T)));
   for (size_t i = 0; i < a.size(); ++i) device_a[i] = a[i];

@@ -48,7 +48,7 @@ class EngineBackend:
                         most = min(max_new_tokens, self.max_length - len(job.prompt))
                         answers[self._add(job, most, temperature)] = Answer(job, end_ids, most)
                 progress(self._step(answers))
-                for request in [one for one, answer in answers.items() if answer.is_finished]:
+                for request in [r for r, answer in answers.items() if answer.is_finished]:
                     self._engine.cancel(request)
                     answer = answers.pop(request)
                     yield answer.job.index, answer.conversation()
