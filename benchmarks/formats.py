@@ -175,8 +175,8 @@ class _FormatBench:
             return
         self._ours.fill(setting.tokens(setting.sizes.context, self._ours.vocab_size))
         repeats = max(setting.sizes.repeats, 7)
-        if setting.wants("rest") and chosen.rest is not None:
-            yield _rest_row(chosen, chosen.rest, self._ours.step_parts(1, repeats))
+        if setting.wants("rest"):
+            yield _rest_row(chosen, self._ours.step_parts(1, repeats))
         if setting.wants("arithmetic") and chosen.peak is not None:
             yield self._arithmetic_row(*chosen.peak, self._ours.step_parts(PRODUCT_ROWS, repeats))
 
@@ -213,13 +213,13 @@ def _llama_step(llama: LlamaCpp, prompt: list[int], num_tokens: int) -> float:
     return seconds_of(lambda: llama.extend(len(prompt), num_tokens)) / max(num_tokens - 1, 1)
 
 
-def _rest_row(chosen: Format, bar: float, parts: StepParts) -> Row:
+def _rest_row(chosen: Format, parts: StepParts) -> Row:
     return Row(
         "rest",
         f"{chosen.name}: share of a plain step outside matrix products and attention",
         1.0 - (parts.products + parts.attention) / parts.total,
         "",
-        bar,
+        chosen.rest,
         at_most=True,
         details={
             "step, ms": 1e3 * parts.total,

