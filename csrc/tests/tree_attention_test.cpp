@@ -158,6 +158,18 @@ TEST(TreeAttention, ThreadsChangeNoBit) {
   }
 }
 
+TEST(TreeAttention, CuttingTilesForThreadsChangesNoBit) {
+  for (int num_kv_heads : {1, 3}) {
+    for (int group : {3, 16}) {  // 16: a row has more query vectors than half a tile need have
+      for (DType dtype : {DType::kFloat32, DType::kInt8}) {
+        AttentionCase c = make_case({130}, {kTree}, dtype, num_kv_heads * group, num_kv_heads);
+        const std::vector<float> one = c.run(1);
+        for (int num_threads : {2, 4, 7}) EXPECT_EQ(c.run(num_threads), one) << num_threads;
+      }
+    }
+  }
+}
+
 TEST(TreeAttention, OtherSequencesAndSlotsChangeNoBit) {
   AttentionCase both = make_case({500, 70}, {kTree, kTree}, DType::kFloat16);
   const std::vector<float> out = both.run(2);

@@ -130,27 +130,50 @@ inline Vec exp2_of(Vec x) {
   return times_exp2(fma(p, r, broadcast(1.0f)), n);
 }
 
-/// Scores [kBlock] to weights 2^(score - maximum), 0 outside [begin, end), which is not empty.
-/// Updates the running maximum and sum; returns what earlier sums must be multiplied by.
-inline float softmax_block(float* s, int begin, int end, float& maximum, float& sum) {
+/// The whole vectors that cover [begin, end).
+inline int first_vec(int begin) { return begin / Vec::kSize * Vec::kSize; }
+inline int end_vec(int end) { return (end + Vec::kSize - 1) / Vec::kSize * Vec::kSize; }
+
+/// The largest of scores [kBlock] in [begin, end), which is not empty. The others in the vectors
+/// that cover these become -infinity.
+inline float largest_score(float* s, int begin, int end) {
   constexpr float kNever = -std::numeric_limits<float>::infinity();
-  std::fill(s, s + begin, kNever);
-  std::fill(s + end, s + kBlock, kNever);
+  const int first = first_vec(begin), last = end_vec(end);
+  for (int j = first; j < begin; ++j) s[j] = kNever;
+  for (int j = end; j < last; ++j) s[j] = kNever;
   Vec largest = broadcast(kNever);
-  for (int j = 0; j < kBlock; j += Vec::kSize) largest = max(load(s + j), largest);
-  const float old = maximum;
-  maximum = std::max(reduce_max(largest), old);
-  const Vec top = broadcast(maximum);
-  Vec total = zero();
-  for (int j = 0; j < kBlock; j += Vec::kSize) {
-    const Vec weight = exp2_of(load(s + j) - top);
-    store(weight, s + j);
-    total = total + weight;
+  for (int j = first; j < last; j += Vec::kSize) largest = max(load(s + j), largest);
+  return reduce_max(largest);
+}
+
+/// Scores [M, kBlock] of the keys [begins[m], ends[m]) to weights; what lies outside is undefined.
+/// Updates the running maxima and sums [M]; scales [M] are what earlier outputs must be multiplied
+/// by.
+inline void softmax_block(float* scores, int num_vectors, const int* begins, const int* ends,
+                          float* maximum, float* sum, float* scales) {
+  for (int m = 0; m < num_vectors; ++m) {
+    const float old = maximum[m];
+    if (begins[m] < ends[m]) {
+      maximum[m] = std::max(largest_score(scores + m * kBlock, begins[m], ends[m]), old);
+    }
+    // Two infinities have no difference, though they are equal.
+    scales[m] = old == maximum[m] ? 0.0f : old - maximum[m];
   }
-  // 2^0 is exactly 1, so the short cut changes no bit.
-  const float scale = old == maximum ? 1.0f : reduce_max(exp2_of(broadcast(old - maximum)));
-  sum = sum * scale + reduce_add(total);
-  return scale;
+  for (int m = 0; m < num_vectors; m += Vec::kSize) {
+    const int count = std::min(num_vectors - m, Vec::kSize);
+    store_partial(exp2_of(load_partial(scales + m, count)), scales + m, count);
+  }
+  for (int m = 0; m < num_vectors; ++m) {
+    if (begins[m] >= ends[m]) continue;
+    const Vec top = broadcast(maximum[m]);
+    Vec total = zero();
+    for (int j = first_vec(begins[m]); j < end_vec(ends[m]); j += Vec::kSize) {
+      const Vec weight = exp2_of(load(scores + m * kBlock + j) - top);
+      store(weight, scores + m * kBlock + j);
+      total = total + weight;
+    }
+    sum[m] = sum[m] * scales[m] + reduce_add(total);
+  }
 }
 
 template <int kRows, int kVecs, typename Values>

@@ -218,24 +218,30 @@ class TileAttention {
     } else if (count > 0) {
       load_keys(keys, count, head_size, s.keys);
       scores(s.q, num_vectors_, head_size, s.keys, count, s.weights, kBlock);
-      load_values(values, count, head_size, shape_.padded, s.values);
     }
     const bool has_tail = !is_chain_ && start + kBlock > tile_.length;
     if (has_tail) place_tail_scores(start);
-    for (int m = 0; m < num_vectors_; ++m) {
-      s.scales[m] = s.begins[m] < s.ends[m]
-                        ? softmax_block(s.weights + m * kBlock, s.begins[m], s.ends[m],
-                                        state.maximum[m], state.sum[m])
-                        : 1.0f;
-    }
+    softmax_block(s.weights, num_vectors_, s.begins, s.ends, state.maximum, state.sum, s.scales);
     if (in_place && head_size == shape_.padded) {
       add_block_values(CachedValues<T, true>{values, head_size}, state);
     } else if (in_place) {
       add_block_values(CachedValues<T, false>{values, head_size}, state);
     } else {
-      add_block_values(StoredValues{s.values, shape_.padded}, state);
+      add_block_values(stored_values(values, count), state);
     }
     if (has_tail) add_tail_values(start, state);
+  }
+
+  /// The first `count` V rows of a block where many query vectors can read them.
+  StoredValues stored_values(const BlockRows<T>& values, int count) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (shape_.head_size == shape_.padded) {
+        prefetch_next(values, count, shape_.head_size);
+        return {values.rows, values.stride};
+      }
+    }
+    load_values(values, count, shape_.head_size, shape_.padded, scratch_.values);
+    return {scratch_.values, shape_.padded};
   }
 
   template <typename Values>

@@ -135,13 +135,22 @@ struct CachedValues {
   }
 };
 
-/// V rows of a block as float32 [kBlock, padded], for many query vectors to read.
+/// V rows of a block as float32, whole vectors each, for many query vectors to read.
 struct StoredValues {
   const float* values;
-  int padded;
+  int64_t stride;  // from row to row
 
-  Vec load(int j, int d) const { return cpu::MEDUSA_ISA_NAMESPACE::load(values + j * padded + d); }
+  Vec load(int j, int d) const { return cpu::MEDUSA_ISA_NAMESPACE::load(values + j * stride + d); }
 };
+
+/// Asks for the first `count` rows of the next block.
+template <typename T>
+inline void prefetch_next(const BlockRows<T>& block, int count, int head_size) {
+  constexpr int kPerLine = 64 / sizeof(T);
+  for (int j = 0; j < count; ++j) {
+    for (int d = 0; d < head_size; d += kPerLine) prefetch(block.row(j) + block.ahead + d);
+  }
+}
 
 /// The first `count` V rows of a block as float32 [count, padded].
 template <typename T>

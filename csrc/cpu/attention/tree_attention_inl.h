@@ -63,22 +63,43 @@ inline AttentionShape make_shape(const TreeAttentionParams& p) {
           is_chain ? 0 : max_depth};
 }
 
-/// Lays out tiles, partial results and every thread's scratch in the caller's scratch memory.
-inline AttentionPlan make_plan(CpuContext& context, const TreeAttentionParams& p) {
-  AttentionPlan plan{make_shape(p), 0, 0, false, nullptr, nullptr, nullptr, nullptr, 0, 0};
-  const AttentionShape& shape = plan.shape;
+/// Counts the tiles and partial results of the plan's shape; returns the most splits of a tile.
+inline int count_tiles(AttentionPlan& plan) {
+  const TreeAttentionParams& p = plan.shape.params;
+  plan.num_tiles = 0;
+  plan.num_partials = 0;
   int most_splits = 0;
   for (int b = 0; b < p.rows.num_sequences; ++b) {
-    for (int r = p.rows.first_rows[b]; r < p.rows.first_rows[b + 1]; r += shape.tile_rows) {
-      const AttentionTile tile = make_tile(shape, b, r);
+    for (int r = p.rows.first_rows[b]; r < p.rows.first_rows[b + 1]; r += plan.shape.tile_rows) {
+      const AttentionTile tile = make_tile(plan.shape, b, r);
       ++plan.num_tiles;
       plan.num_partials += int64_t{tile.num_splits} * p.cache.num_kv_heads;
       most_splits = std::max(most_splits, tile.num_splits);
     }
   }
+  return most_splits;
+}
+
+/// Tiles and KV heads, which threads share.
+inline int64_t num_tasks(const AttentionPlan& plan) {
+  return int64_t{plan.num_tiles} * plan.shape.params.cache.num_kv_heads;
+}
+
+/// Lays out tiles, partial results and every thread's scratch in the caller's scratch memory.
+inline AttentionPlan make_plan(CpuContext& context, const TreeAttentionParams& p) {
+  AttentionPlan plan{make_shape(p), 0, 0, false, nullptr, nullptr, nullptr, nullptr, 0, 0};
+  const AttentionShape& shape = plan.shape;
   const int num_threads = context.num_threads();
-  plan.by_splits =
-      num_threads > 1 && most_splits > 1 && plan.num_tiles * p.cache.num_kv_heads < 4 * num_threads;
+  int most_splits = count_tiles(plan);
+  // Few tasks that do not go evenly among the threads, an odd number of KV heads among two, are
+  // cut in halves, though each half then loads the keys by itself.
+  while (most_splits == 1 && num_tasks(plan) < 4 * num_threads &&
+         num_tasks(plan) % num_threads != 0 && shape.tile_rows > 1 &&
+         shape.tile_rows * shape.group > 2 * kMaxRows) {
+    plan.shape.tile_rows = (shape.tile_rows + 1) / 2;
+    most_splits = count_tiles(plan);
+  }
+  plan.by_splits = num_threads > 1 && most_splits > 1 && num_tasks(plan) < 4 * num_threads;
   if (!plan.by_splits) plan.num_partials = 0;
   const int64_t vectors = int64_t{shape.tile_rows} * shape.group;
   plan.state_floats = AttentionState::floats(vectors, shape.padded);
@@ -200,16 +221,16 @@ inline void fold_splits(const AttentionPlan& plan, int64_t task, int thread) {
 
 template <typename T>
 void run_plan(CpuContext& context, const AttentionPlan& plan) {
-  const int64_t num_tasks = int64_t{plan.num_tiles} * plan.shape.params.cache.num_kv_heads;
   if (!plan.by_splits) {
-    context.parallel_for(
-        num_tasks, 1, [&](int64_t task, int64_t, int thread) { run_tile<T>(plan, task, thread); });
+    context.parallel_for(num_tasks(plan), 1, [&](int64_t task, int64_t, int thread) {
+      run_tile<T>(plan, task, thread);
+    });
     return;
   }
   context.parallel_for(plan.num_partials, 1, [&](int64_t task, int64_t, int thread) {
     run_split<T>(plan, task, thread);
   });
-  context.parallel_for(num_tasks, 1,
+  context.parallel_for(num_tasks(plan), 1,
                        [&](int64_t task, int64_t, int thread) { fold_splits(plan, task, thread); });
 }
 
