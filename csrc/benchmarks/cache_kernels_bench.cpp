@@ -1,4 +1,5 @@
 #include <cmath>
+#include <numeric>
 
 #include "benchmarks/kernel_bench.h"
 
@@ -6,17 +7,22 @@ namespace medusa::cpu {
 namespace {
 
 constexpr int64_t kScaleBytes = sizeof(float);
+constexpr int64_t kGap = 64;  // after each head, as in the engine's pages
 
-/// K and V of as many layers as do not fit the caches of the machine.
+/// K and V of as many layers as do not fit the caches of the machine, in pages of all layers.
 class Caches {
  public:
   Caches(const ModelSizes& model, DType dtype, int32_t num_rows, int64_t least_bytes)
-      : values_(int64_t{model.num_kv_heads} * num_rows * model.head_size),
-        bytes_(values_ * dtype_bytes(dtype)),
-        num_scales_(dtype == DType::kInt8 ? int64_t{model.num_kv_heads} * num_rows : 0),
-        num_layers_(static_cast<int>(least_bytes / (2 * bytes_)) + 1),
-        pages_(2 * num_layers_ * (bytes_ + num_scales_ * kScaleBytes)) {
-    char* next = pages_.data();
+      : table_((num_rows + kPageRows - 1) / kPageRows),
+        head_bytes_(int64_t{kPageRows} * model.head_size * dtype_bytes(dtype) + kGap),
+        bytes_(model.num_kv_heads * head_bytes_),
+        num_scales_(dtype == DType::kInt8 ? int64_t{model.num_kv_heads} * kPageRows : 0),
+        num_layers_(static_cast<int>(least_bytes / (2 * bytes_ * num_pages())) + 1),
+        page_bytes_(2 * num_layers_ * (bytes_ + num_scales_ * kScaleBytes)),
+        pages_(num_pages() * page_bytes_) {
+    std::iota(table_.begin(), table_.end(), 0);
+    char* values = pages_.data();
+    char* scales = values + 2 * num_layers_ * bytes_;
     for (int layer = 0; layer < num_layers_; ++layer) {
       KvCache cache;
       cache.dtype = dtype;
@@ -24,20 +30,21 @@ class Caches {
       cache.head_size = model.head_size;
       cache.num_rows = num_rows;
       cache.row_stride = model.head_size;
-      cache.head_stride = int64_t{num_rows} * model.head_size;
-      cache.slot_stride = values_;
+      cache.head_stride = head_bytes_ / dtype_bytes(dtype);
+      cache.slot_stride = page_bytes_ / dtype_bytes(dtype);
+      cache.scale_head_stride = kPageRows;
+      cache.scale_slot_stride = page_bytes_ / kScaleBytes;
+      cache.page_table = {table_.data(), static_cast<int32_t>(num_pages())};
       for (void** part : {&cache.k, &cache.v}) {
-        *part = next;
-        fill(dtype, next);
-        next += bytes_;
+        *part = values;
+        fill(dtype, values);
+        values += bytes_;
       }
       if (dtype == DType::kInt8) {
-        cache.scale_head_stride = num_rows;
-        cache.scale_slot_stride = int64_t{num_rows} * model.num_kv_heads;
         for (float** part : {&cache.k_scales, &cache.v_scales}) {
-          *part = reinterpret_cast<float*>(next);
-          std::fill(*part, *part + num_scales_, 0.01f);
-          next += num_scales_ * kScaleBytes;
+          *part = reinterpret_cast<float*>(scales);
+          fill_scales(scales);
+          scales += num_scales_ * kScaleBytes;
         }
       }
       layers.push_back(cache);
@@ -46,16 +53,18 @@ class Caches {
 
   /// Bytes of `count` rows of K and V of one layer.
   double row_bytes(double count) const {
-    return 2 * count / layers[0].num_rows * static_cast<double>(bytes_ + num_scales_ * kScaleBytes);
+    return 2 * count / kPageRows * static_cast<double>(bytes_ + num_scales_ * kScaleBytes);
   }
 
   std::vector<KvCache> layers;
 
  private:
-  /// One pattern all over, which no kernel sees as a whole.
+  int64_t num_pages() const { return static_cast<int64_t>(table_.size()); }
+
+  /// One pattern all over every page's part at `out`, which no kernel sees as a whole.
   void fill(DType dtype, char* out) const {
     constexpr int64_t kPattern = 1 << 12;
-    for (int64_t i = 0; i < std::min(kPattern, values_); ++i) {
+    for (int64_t i = 0; i < kPattern; ++i) {
       const float value = sample_value(i);
       if (dtype == DType::kFloat32) reinterpret_cast<float*>(out)[i] = value;
       if (dtype == DType::kBFloat16)
@@ -67,10 +76,22 @@ class Caches {
     for (int64_t at = pattern_bytes; at < bytes_; at += pattern_bytes) {
       std::memcpy(out + at, out, static_cast<size_t>(std::min(pattern_bytes, bytes_ - at)));
     }
+    for (int64_t page = 1; page < num_pages(); ++page) {
+      std::memcpy(out + page * page_bytes_, out, static_cast<size_t>(bytes_));
+    }
   }
 
-  int64_t values_, bytes_, num_scales_;
+  void fill_scales(char* scales) const {
+    for (int64_t page = 0; page < num_pages(); ++page) {
+      std::fill_n(reinterpret_cast<float*>(scales + page * page_bytes_), num_scales_, 0.01f);
+    }
+  }
+
+  std::vector<int32_t> table_;
+  int64_t head_bytes_;          // from head to head
+  int64_t bytes_, num_scales_;  // of K or V of a layer in a page
   int num_layers_;
+  int64_t page_bytes_;
   Pages pages_;
 };
 

@@ -157,7 +157,10 @@ class TileAttention {
         tile_(tile),
         scratch_(scratch),
         num_vectors_(tile.num_rows * shape.group),
-        is_chain_(shape.params.rows.ancestors == nullptr) {
+        is_chain_(shape.params.rows.ancestors == nullptr),
+        next_head_start_(kv_head + 1 < shape.params.cache.num_kv_heads
+                             ? int64_t{tile.first_split} * kSplit
+                             : -1) {
     const KvCache& cache = shape.params.cache;
     const int64_t slot = shape.params.rows.cache_slots[tile.sequence];
     const int64_t head = kv_head * cache.head_stride, scales = kv_head * cache.scale_head_stride;
@@ -212,7 +215,8 @@ class TileAttention {
     const int count = *std::max_element(s.prefix_ends, s.prefix_ends + num_vectors_);
     const bool in_place = num_vectors_ <= kMaxRows;
     const int64_t end = int64_t{tile_.last_position} + 1;
-    const BlockRows<T> keys = keys_.block(start, end), values = values_.block(start, end);
+    const BlockRows<T> keys = keys_.block(start, end, next_head_start_);
+    const BlockRows<T> values = values_.block(start, end, next_head_start_);
     if (count > 0 && in_place) {
       scores_in_place(s.q, num_vectors_, head_size, keys, count, s.weights);
     } else if (count > 0) {
@@ -324,6 +328,7 @@ class TileAttention {
   const AttentionScratch& scratch_;
   const int num_vectors_;
   const bool is_chain_;
+  const int64_t next_head_start_;
   bool has_tail_ = false;
   bool is_uniform_ = true;
   HeadRows<T> keys_;

@@ -32,12 +32,21 @@ struct HeadRows {
   const T* row(int64_t i) const { return rows + cache->row_offset(slot, 0, i); }
   float scale(int64_t i) const { return scales[cache->scale_offset(slot, 0, i)]; }
 
-  /// The block of rows from `start` on, a multiple of kBlock, which no page's end cuts; the next
-  /// one is prefetched if it begins before row `end`.
-  BlockRows<T> block(int64_t start, int64_t end) const {
-    const T* first = row(start);
-    return {first, cache->row_stride, start + kBlock < end ? row(start + kBlock) - first : 0,
-            scales ? scales + cache->scale_offset(slot, 0, start) : nullptr};
+  /// The block of rows from `start` on, a multiple of kBlock, which no page's end cuts. What comes
+  /// next is prefetched: the next block, if it begins before row `end`, else the one from row
+  /// `next_head_start` on of the next head; -1: there is none.
+  BlockRows<T> block(int64_t start, int64_t end, int64_t next_head_start) const {
+    const bool has_next = start + kBlock < end;
+    const int64_t head = has_next ? 0 : 1, next = has_next ? start + kBlock : next_head_start;
+    BlockRows<T> block = {row(start), cache->row_stride, 0, nullptr};
+    if (scales) block.scales = scales + cache->scale_offset(slot, 0, start);
+    if (next < 0) return block;
+    block.ahead = rows + cache->row_offset(slot, head, next) - block.rows;
+    if (scales) {
+      const float* next_scales = scales + cache->scale_offset(slot, head, next);
+      for (int i = 0; i < kBlock; i += 16) prefetch(next_scales + i);
+    }
+    return block;
   }
   /// Rows from `first` on, wherever their pages are; nothing is prefetched.
   struct Tail {
@@ -63,14 +72,13 @@ constexpr bool kHasScales(const T*) {
 template <int kGroups, typename Rows, typename F>
 inline void visit_columns(const Rows& keys, int64_t first, int count, int head_size, F&& visit) {
   using T = std::remove_cv_t<std::remove_pointer_t<decltype(keys.row(0))>>;
-  constexpr int kPerWord = 4 / sizeof(T), kPerLine = 64 / sizeof(T);
+  constexpr int kPerWord = 4 / sizeof(T);
   const int num_words = head_size / kPerWord;
   const T* rows[kGroups * Vec::kSize];
   alignas(64) float scales[kGroups * Vec::kSize];
   for (int i = 0; i < kGroups * Vec::kSize; ++i) {
     const int64_t row = first + std::min(i, count - 1);
     rows[i] = keys.row(row);
-    for (int d = 0; d < head_size; d += kPerLine) prefetch(rows[i] + keys.ahead + d);
     if (kHasScales(rows[i])) scales[i] = keys.scale(row);
   }
   for (int word = 0; word < num_words; word += Vec::kSize) {
@@ -79,6 +87,7 @@ inline void visit_columns(const Rows& keys, int64_t first, int count, int head_s
     for (int g = 0; g < kGroups; ++g) {
       for (int i = 0; i < Vec::kSize; ++i) {
         const T* source = rows[g * Vec::kSize + i] + word * kPerWord;
+        prefetch(source + keys.ahead);
         tiles[g][i] = words == Vec::kSize ? load_words(source) : load_words_partial(source, words);
       }
       transpose(tiles[g]);
