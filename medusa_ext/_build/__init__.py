@@ -1,28 +1,30 @@
 """Builds and finds the native modules: `medusa_ext._C`, the engine, and `_torch`, the operators.
 
-Needs only the standard library and torch's files; torch itself is never imported here.
-
-setup.py imports this package by itself, so that both ways of building, ahead of time and on the
-fly, are the same code.
+torch's cpp_extension compiles them, at first use and for setup.py, which imports this package by
+itself. Here is what that lacks. Finding a binary needs torch's version file, not torch.
 """
 
-from .ahead import build_ahead_of_time
 from .cache import build_folder
+from .compile import torch_environment
 from .cuda import find_nvcc
-from .loader import ExtensionFinder, Found, look, obtain
+from .loader import AHEAD_OF_TIME_INFO, ExtensionFinder, Found, look, obtain
 from .settings import BuildError, Settings, cache_directory
-from .sources import MODULES, NOT_IN_THE_MODULE, Sources, find_root, in_module
-from .toolchain import find_compiler
+from .sources import ENGINE, MODULES, NOT_IN_THE_MODULE, OPERATORS, Sources, find_root, in_module
+from .toolchain import HOST_FLAGS, NVCC_FLAGS, find_compiler, make_plan
 
 __all__ = [
+    "AHEAD_OF_TIME_INFO",
+    "ENGINE",
+    "HOST_FLAGS",
     "MODULES",
     "NOT_IN_THE_MODULE",
+    "NVCC_FLAGS",
+    "OPERATORS",
     "BuildError",
     "ExtensionFinder",
     "Found",
     "Settings",
     "Sources",
-    "build_ahead_of_time",
     "build_folder",
     "cache_directory",
     "find_compiler",
@@ -30,5 +32,7 @@ __all__ = [
     "find_root",
     "in_module",
     "look",
+    "make_plan",
     "obtain",
+    "torch_environment",
 ]

@@ -1,31 +1,37 @@
-"""Compiles a plan's sources in parallel and links them.
+"""Has torch compile and link a plan: `torch.utils.cpp_extension.load`, in a process of its own.
 
-An object is named by a hash of all that it was made from, and appears under that name only when
-it is complete. So a later build takes what an earlier, even a killed, one finished, and no clock
-or half-written file can mislead it.
+So the process that imports a native module needs neither torch nor setuptools in it, and what torch
+reads from the environment is set for that one process.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
-import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .settings import BuildError, Settings
-from .sources import NOT_IN_THE_MODULE, Sources, needs_python
-from .toolchain import Compiler, Plan, host_command, key, link_command, nvcc_command
+from .toolchain import HOST_FLAGS, LINK_FLAGS, NVCC_FLAGS, Compiler, Plan
 
-SNAPSHOT = "csrc"
-POLL_SECONDS = 0.02
+# Both modules are linked under this name in the folder they share, so that torch's flags, which
+# have it in them, are the same for both, and so are the kernels' objects.
+LIBRARY = "medusa_ext"
+UNITS = "units"
 PLAIN_INTERVAL_SECONDS = 15.0
 ERROR_LINES = 40
+STEP = re.compile(r"\[(\d+)/(\d+)\] ")
+NEXT = re.compile(r"\[\d+/\d+\] |ninja: ")
+FAILED = re.compile(r"FAILED: (?:\[code=\d+\] )?(\S+)")
 
 
 @dataclass
@@ -53,119 +59,104 @@ class Progress:
         self.width = len(line)
 
 
-@dataclass(frozen=True)
-class Unit:
-    """One source and the object that it becomes.
+def compile_library(plan: Plan, compiler: Compiler, settings: Settings, folder: Path) -> Path:
+    """Compiles and links `plan` in `folder`, which keeps objects; returns the library there.
 
-    The compiler runs in this build's own folder and sees relative paths only, so that the object
-    does not depend on where that is.
+    Raises BuildError with the compiler's words if a file does not compile.
     """
-
-    name: str
-    command: tuple[str, ...]
-    folder: Path
-    target: Path  # the object's place; written in `folder` first, then renamed
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Starts the compiler; its messages go to a file."""
-        command = [*self.command, f"{SNAPSHOT}/{self.name}", "-o", self.target.name]
-        with self.log.open("wb") as log:
-            return subprocess.Popen(
-                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-    def finish(self, status: int) -> None:
-        """Puts the object in its place; raises BuildError if the compiler failed."""
-        if status != 0:
-            command = [*self.command, f"{SNAPSHOT}/{self.name}"]
-            text = self.log.read_text(errors="replace")
-            raise BuildError(_failure(f"compiling {self.name}", command, text))
-        os.replace(self.folder / self.target.name, self.target)
-
-    @property
-    def log(self) -> Path:
-        """Where the compiler's messages are."""
-        return self.folder / f"{self.target.name}.log"
-
-
-def compile_library(
-    plan: Plan, compiler: Compiler, settings: Settings, objects: Path, scratch: Path
-) -> Path:
-    """Compiles and links `plan`; returns the library, in `scratch`.
-
-    `objects` keeps objects for later builds; `scratch` is this build's own folder, with the
-    plan's sources in it. Raises BuildError with the compiler's words if a file does not compile.
-    """
-    objects.mkdir(parents=True, exist_ok=True)
-    units = [_unit(plan, compiler, name, objects, scratch) for name in plan.files()]
-    missing = [unit for unit in units if not _reuse(unit.target)]
-    # The slowest files (most likely the largest) first, so that none is left alone at the end.
-    missing.sort(key=lambda unit: -(plan.sources.root / unit.name).stat().st_size)
+    units = _write_units(plan, folder / UNITS)
+    link_flags = map(shlex.quote, plan.link_flags(folder))
+    arguments = {
+        "name": LIBRARY,
+        "sources": [str(path) for path in units.values()],
+        "extra_cflags": [*compiler.command[1:], *HOST_FLAGS],
+        "extra_cuda_cflags": list(NVCC_FLAGS),
+        "extra_ldflags": [*compiler.command[1:], *LINK_FLAGS, *link_flags],
+        "extra_include_paths": [str(path) for path in plan.include_directories()],
+        "build_directory": str(folder),
+        "verbose": True,
+        "with_cuda": plan.cuda is not None,
+        "is_python_module": False,
+    }
+    (folder / "lock").unlink(missing_ok=True)  # torch's own, left by a build that was interrupted
     progress = Progress(plan.backends(), len(units))
-    _run(missing, settings.num_jobs(), progress, done=len(units) - len(missing))
-    library = scratch / f"{plan.module}.so"
-    command = [*link_command(plan, compiler), "-o", str(library), *(str(u.target) for u in units)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode != 0:
-        raise BuildError(_failure("linking", command, result.stderr))
+    failed, words = _load(arguments, folder, torch_environment(plan, compiler, settings), progress)
+    if failed:
+        raise BuildError(_failure(words, units))
     progress.update(len(units), final=True)
-    return library
+    return folder / f"{LIBRARY}.so"
 
 
-def _unit(plan: Plan, compiler: Compiler, name: str, objects: Path, scratch: Path) -> Unit:
-    versions = [compiler.version]
-    if name.endswith(".cu"):
-        assert plan.cuda is not None, name
-        command = nvcc_command(plan.cuda, compiler, SNAPSHOT)
-        versions.append(plan.cuda.version)
-    else:
-        command = host_command(plan, compiler, SNAPSHOT, name)
-        versions += [plan.torch.version] if needs_python(name) else []
-    digest = key([command, versions, plan.sources.object_digest(name)])
-    target = objects / f"{name.replace('/', '.')}.{digest}.o"
-    return Unit(name, (*compiler.launcher, *command), scratch, target)
+def _load(
+    arguments: dict[str, Any], folder: Path, environment: dict[str, str], progress: Progress
+) -> tuple[bool, list[str]]:
+    """Runs torch's `load` and shows how far it is; whether it failed, and its output."""
+    progress.update(0)
+    words: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("torch_load.py")), json.dumps(arguments)],
+        env={**os.environ, **environment},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                words.append(line.rstrip())
+                if step := STEP.match(line):  # of those that have to be done, and the linking
+                    left = int(step[2]) - int(step[1])
+                    progress.update(progress.total - max(left - 1, 0))
+        except BaseException:
+            # The output ends when ninja does, which takes its compilers with it.
+            os.killpg(process.pid, signal.SIGTERM)
+            process.stdout.read()
+            raise
+    return process.returncode != 0, words
 
 
-def _reuse(target: Path) -> bool:
-    """Whether the object is there; marks it as used, so that pruning keeps it."""
-    try:
-        os.utime(target)
-    except FileNotFoundError:
-        return False
-    return True
+def torch_environment(plan: Plan, compiler: Compiler, settings: Settings) -> dict[str, str]:
+    """What torch's cpp_extension reads from the environment."""
+    import ninja
+
+    environment = {
+        "PATH": os.pathsep.join((os.environ.get("PATH", os.defpath), ninja.BIN_DIR)),
+        "CXX": compiler.command[0],
+        "CC": compiler.command[0],  # nvcc's host compiler
+        "MAX_JOBS": str(settings.num_jobs()),
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+    }
+    if plan.cuda:
+        environment["CUDA_HOME"] = str(plan.cuda.home)
+        environment["TORCH_CUDA_ARCH_LIST"] = ";".join(plan.cuda.arches)
+    return environment
 
 
-def _run(waiting: Sequence[Unit], jobs: int, progress: Progress, done: int) -> None:
-    """Runs the units, `jobs` at a time; on any exception no compiler is left behind."""
-    queue = list(reversed(waiting))
-    running: dict[Unit, subprocess.Popen[bytes]] = {}
-    try:
-        while queue or running:
-            while queue and len(running) < jobs:
-                unit = queue.pop()
-                running[unit] = unit.start()
-            for unit, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[unit]
-                    unit.finish(process.returncode)
-                    done += 1
-            progress.update(done)
-            time.sleep(POLL_SECONDS)
-    finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
+def _write_units(plan: Plan, folder: Path) -> dict[str, Path]:
+    """A file for each source, which includes it and has its whole path for a name: `load` names
+    objects by the last part alone. The slowest files (most likely the largest) come first."""
+    folder.mkdir(exist_ok=True)
+    root = plan.sources.root
+    names = sorted(plan.files(), key=lambda name: -(root / name).stat().st_size)
+    units = {name: folder / name.replace("/", ".") for name in names}
+    for name, unit in units.items():
+        if not unit.exists():
+            unit.write_text(f'#include "{name}"\n')
+    return units
 
 
-def _failure(what: str, command: Sequence[str], text: str) -> str:
-    lines = text.strip().splitlines()
-    if len(lines) > ERROR_LINES:
-        lines = [*lines[:ERROR_LINES], f"… {len(lines) - ERROR_LINES} more lines"]
-    return "\n".join((f"medusa_ext: {what} failed:", *lines, "command: " + shlex.join(command)))
-
-
-def take_snapshot(root: Path, scratch: Path) -> Sources:
-    """Copies a csrc folder: a file edited meanwhile must not be compiled under its old hash."""
-    ignored = shutil.ignore_patterns(*NOT_IN_THE_MODULE, ".*", "*~")
-    shutil.copytree(root, scratch / SNAPSHOT, ignore=ignored)
-    return Sources.read(scratch / SNAPSHOT)
+def _failure(words: Sequence[str], units: Mapping[str, Path]) -> str:
+    """What ninja printed of the first step that failed, else the last of what torch said."""
+    for index, line in enumerate(words):
+        if found := FAILED.match(line):
+            stem = found[1].removesuffix(".o").removesuffix(".cuda")
+            failed = [name for name, unit in units.items() if unit.stem == stem]
+            what = f"compiling {failed[0]}" if failed else "linking"
+            said = takewhile(lambda one: not NEXT.match(one), words[index + 2 :])
+            lines = [f"medusa_ext: {what} failed:", *islice(said, ERROR_LINES)]
+            return "\n".join((*lines, f"command: {words[index + 1]}"))
+    return "\n".join(("medusa_ext: compiling failed:", *words[-ERROR_LINES:]))

@@ -22,39 +22,32 @@ NVML_DRIVER = "libnvidia-ml.so.1"
 class Cuda:
     """The toolkit and the architectures ("9.0", "12.0+PTX") to compile for."""
 
-    nvcc: Path
     home: Path
     version: str
     arches: tuple[str, ...]
-
-    def gencode(self) -> list[str]:
-        """nvcc's flags for the architectures."""
-        flags = []
-        for arch in self.arches:
-            number = arch.removesuffix("+PTX").replace(".", "")
-            flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
-            if arch.endswith("+PTX"):
-                flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
-        return flags
 
     def include_directories(self) -> list[Path]:
         """The toolkit's headers, then those of pip's nvidia packages (cublas, cusparse, …)."""
         return [path for path in (self.home / "include", *_pip_folders("include")) if path.is_dir()]
 
-    def libraries(self) -> list[Path]:
-        """libcudart and libcublasLt, by path: pip's packages lack the names without a version.
+    def link_flags(self, folder: Path) -> list[str]:
+        """The linker's words for libcudart and libcublasLt, which get their plain names in
+        `folder`: pip's packages have those with a version only.
 
         Raises BuildError naming one that is not there.
         """
         folders = (*_pip_folders("lib"), self.home / "lib64", self.home / "lib")
-        found = []
-        for name in ("libcudart.so*", "libcublasLt.so*"):
-            paths = [path for folder in folders for path in sorted(folder.glob(name))]
+        flags = [f"-L{folder}"]
+        for name in ("cudart", "cublasLt"):
+            paths = [path for one in folders for path in sorted(one.glob(f"lib{name}.so*"))]
             if not paths:
                 looked = ", ".join(map(str, folders))
-                raise BuildError(f"medusa_ext: linking the CUDA backend needs {name} in {looked}")
-            found.append(paths[0])
-        return found
+                raise BuildError(f"medusa_ext: the CUDA backend needs lib{name}.so* in {looked}")
+            link = folder / f"lib{name}.so"
+            link.unlink(missing_ok=True)
+            link.symlink_to(paths[0])
+            flags += [f"-l{name}", f"-Wl,-rpath,{paths[0].parent}"]
+        return flags
 
 
 def decide(torch_cuda: str | None, settings: Settings) -> tuple[Cuda | None, str]:
@@ -67,29 +60,29 @@ def decide(torch_cuda: str | None, settings: Settings) -> tuple[Cuda | None, str
     if isinstance(nvcc, str):
         return None, nvcc
     path, version = nvcc
-    home = toolkit_home(path)
     if settings.cuda_arch_list:
         arches = parse_arch_list(settings.cuda_arch_list)
-        return Cuda(path, home, version, arches), f"TORCH_CUDA_ARCH_LIST={settings.cuda_arch_list}"
-    devices = device_arches()
-    if devices:
-        arches = tuple(_supported(arch, known_arches(path)) for arch in devices)
-        return Cuda(path, home, version, tuple(dict.fromkeys(arches))), "a CUDA device is present"
-    if settings.cuda:
+        reason = f"TORCH_CUDA_ARCH_LIST={settings.cuda_arch_list}"
+    elif devices := device_arches():
         known = known_arches(path)
-        arches = tuple(a for a in DEFAULT_ARCHES if _number(a) in known)
-        return Cuda(path, home, version, arches), "MEDUSA_CUDA=1"
-    return None, "no CUDA device is present (MEDUSA_CUDA=1 builds for all architectures)"
+        arches = tuple(dict.fromkeys(_supported(arch, known) for arch in devices))
+        reason = "a CUDA device is present"
+    elif settings.cuda:
+        known = known_arches(path)
+        arches = tuple(arch for arch in DEFAULT_ARCHES if _number(arch) in known)
+        reason = "MEDUSA_CUDA=1"
+    else:
+        return None, "no CUDA device is present (MEDUSA_CUDA=1 builds for all architectures)"
+    return Cuda(toolkit_home(path), version, arches), reason
 
 
 def find_nvcc(settings: Settings, torch_cuda: str) -> tuple[Path, str] | str:
     """nvcc of torch's major version and its own version; or why there is none."""
-    homes = [Path(settings.cuda_home)] if settings.cuda_home else []
-    candidates = [home / "bin" / "nvcc" for home in homes]
     on_path = shutil.which("nvcc")
+    candidates = [Path(settings.cuda_home) / "bin/nvcc"] if settings.cuda_home else []
     candidates += [Path(on_path).resolve()] if on_path else []
     candidates += [Path("/usr/local/cuda/bin/nvcc")]
-    candidates += [folder.parent / "bin" / "nvcc" for folder in _pip_folders("include")]
+    candidates += [folder.parent / "bin/nvcc" for folder in _pip_folders("include")]
     wrong = ""
     for path in candidates:
         version = nvcc_version(path) if os.access(path, os.X_OK) else ""
@@ -101,30 +94,27 @@ def find_nvcc(settings: Settings, torch_cuda: str) -> tuple[Path, str] | str:
 
 def nvcc_version(path: Path) -> str:
     """ "13.0" from `nvcc --version`; empty if it does not run."""
-    try:
-        text = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    found = re.search(r"release (\d+\.\d+)", text)
-    return found.group(1) if found else ""
+    found = re.search(r"release (\d+\.\d+)", _said(path, "--version"))
+    return found[1] if found else ""
 
 
 def toolkit_home(nvcc: Path) -> Path:
     """The folder that nvcc takes its headers from; nvcc itself may be a script elsewhere."""
-    command = [str(nvcc), "--dryrun", "-E", "-x", "cu", os.devnull]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    found = re.search(r"^#\$ TOP=(.+)$", text, re.MULTILINE)
-    return Path(found.group(1)).resolve() if found else nvcc.resolve().parent.parent
+    found = re.search(r"^#\$ TOP=(.+)$", _said(nvcc, "--dryrun", "-E", "-x", "cu", os.devnull), re.M)
+    return Path(found[1]).resolve() if found else nvcc.resolve().parent.parent
 
 
 def known_arches(nvcc: Path) -> set[int]:
     """The architectures that this nvcc can compile for, as 90 for sm_90."""
-    text = subprocess.run(
-        [nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True
-    ).stdout
-    return {int(number) for number in re.findall(r"sm_(\d+)\b", text)}
+    return {int(number) for number in re.findall(r"sm_(\d+)\b", _said(nvcc, "--list-gpu-code"))}
+
+
+def _said(nvcc: Path, *words: str) -> str:
+    try:
+        result = subprocess.run([nvcc, *words], capture_output=True, text=True)
+    except OSError:
+        return ""
+    return result.stdout + result.stderr
 
 
 def parse_arch_list(text: str) -> tuple[str, ...]:
@@ -149,16 +139,13 @@ def device_arches() -> tuple[str, ...]:
         return ()
     if nvml.nvmlInit_v2() != 0:
         return ()
-    count = ctypes.c_uint()
+    count, device, major, minor = (ctypes.c_uint(), ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int())
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     arches = []
     for index in range(count.value):
-        device, major, minor = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int()
         nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device))
-        status = nvml.nvmlDeviceGetCudaComputeCapability(
-            device, ctypes.byref(major), ctypes.byref(minor)
-        )
-        if status == 0:
+        found = ctypes.byref(major), ctypes.byref(minor)
+        if nvml.nvmlDeviceGetCudaComputeCapability(device, *found) == 0:
             arches.append(f"{major.value}.{minor.value}")
     nvml.nvmlShutdown()
     return tuple(dict.fromkeys(arches))
@@ -171,8 +158,7 @@ def runs_on(built: list[str], devices: tuple[str, ...]) -> bool:
 
 def _covers(arch: str, device: str) -> bool:
     built, wanted = _number(arch), _number(device)
-    same_major = built // 10 == wanted // 10 and built <= wanted
-    return same_major or (arch.endswith("+PTX") and built <= wanted)
+    return built <= wanted and (arch.endswith("+PTX") or built // 10 == wanted // 10)
 
 
 def _supported(device: str, known: set[int]) -> str:

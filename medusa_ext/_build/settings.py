@@ -39,10 +39,7 @@ class Settings:
 
     def num_jobs(self) -> int:
         """How many compilers may run at once."""
-        available = (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        )
-        return self.jobs or available or 1
+        return self.jobs or len(os.sched_getaffinity(0))
 
 
 def cache_directory(environment: Mapping[str, str]) -> Path:

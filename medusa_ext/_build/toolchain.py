@@ -1,4 +1,4 @@
-"""The plan of a build: compiler, torch, flags and backends, and the key that names its result."""
+"""The plan of a build: compiler, torch, flags and backends, and the keys that name its results."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ import functools
 import hashlib
 import importlib.util
 import json
+import runpy
 import shlex
 import shutil
-import runpy
 import subprocess
-import sys
 import sysconfig
 from dataclasses import dataclass
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
 from . import cuda
 from .settings import BuildError, Settings
-from .sources import ENGINE, Sources, in_module, is_cuda, needs_python, needs_torch
+from .sources import ENGINE, Sources, in_module
 
 MINIMUM_TORCH = (2, 6)
 # Floating point as written: no contraction, no fast-math. Instruction-set files choose their
-# target by pragma, so no -march here.
+# target by pragma, so no -march here. The C++ standard is the one that torch asks for.
 HOST_FLAGS = ("-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-DNDEBUG", "-pthread")
-NVCC_FLAGS = ("-O3", "-std=c++17", "-DNDEBUG")
+# torch takes the operators of 16-bit types away, which our kernels use.
+NVCC_FLAGS = (
+    *("-O3", "-DNDEBUG", "-Xcompiler", "-fvisibility=hidden"),
+    *("-U__CUDA_NO_HALF_OPERATORS__", "-U__CUDA_NO_HALF_CONVERSIONS__"),
+    *("-U__CUDA_NO_HALF2_OPERATORS__", "-U__CUDA_NO_BFLOAT16_CONVERSIONS__"),
+)
+# torch's libraries follow, and the engine needs none of them: it is loaded without torch. They have
+# a few of the standard library's symbols, so that goes first.
+LINK_FLAGS = ("-Wl,--as-needed", "-lstdc++")
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C++ compiler: what launches it (ccache), its own words, its --version's first line."""
+    """A C++ compiler: its command and its --version's first line."""
 
-    launcher: tuple[str, ...]
     command: tuple[str, ...]
     version: str
 
@@ -53,22 +60,10 @@ class Torch:
         root = Path(spec.origin).parent
         facts = runpy.run_path(str(root / "version.py"))
         version = str(facts["__version__"])
-        if numbers(version) < MINIMUM_TORCH:
+        major, minor = version.split(".")[:2]
+        if (int(major), int(minor)) < MINIMUM_TORCH:
             raise BuildError(f"medusa_ext needs torch 2.6 or later, got {version}")
         return Torch(version, facts["cuda"], root)
-
-    @functools.cached_property
-    def cxx11_abi(self) -> bool:
-        """Which of libstdc++'s two ABIs torch was compiled with; asked in a process of its own."""
-        code = "import torch; print(int(torch.compiled_with_cxx11_abi()))"
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        if result.returncode != 0:
-            raise BuildError(f"medusa_ext: torch cannot be imported:\n{result.stderr.strip()}")
-        return result.stdout.split()[-1] == "1"
-
-    def language_flag(self) -> str:
-        """The C++ standard: torch's headers will need C++20 after 2.13."""
-        return "-std=c++17" if numbers(self.version) < (2, 14) else "-std=c++20"
 
 
 @dataclass(frozen=True)
@@ -86,20 +81,41 @@ class Plan:
         chosen = self.sources.select(cuda=self.cuda is not None)
         return [name for name in chosen if in_module(name, self.module)]
 
-    def name(self) -> str:
-        """What the module's binaries are filed under: `identity` and the module, hashed."""
-        return key({**self.identity(), "module": self.module})
-
     def identity(self) -> dict[str, Any]:
-        """What is recorded beside a binary, and hashed for the cache (compiler and module apart)."""
+        """What must be equal for a binary to fit, the compiler and the module apart."""
         return {
             "sources": self.sources.digest,
             "torch": self.torch.version,
             "python": sysconfig.get_config_var("SOABI"),
-            "flags": shlex.join((*HOST_FLAGS, self.torch.language_flag(), *NVCC_FLAGS)),
+            "flags": shlex.join((*HOST_FLAGS, *NVCC_FLAGS, *LINK_FLAGS)),
             "cuda": self.cuda.version if self.cuda else None,
             "cuda_arches": list(self.cuda.arches) if self.cuda else [],
         }
+
+    def description(self, compiler: Compiler) -> dict[str, Any]:
+        """What is recorded beside a binary."""
+        return {**self.identity(), "cuda_reason": self.cuda_reason, "compiler": compiler.version}
+
+    def name(self) -> str:
+        """What the module's binaries are filed under: `identity` and the module, hashed."""
+        return key({**self.identity(), "module": self.module})
+
+    def objects_name(self, compiler: Compiler) -> str:
+        """What objects are filed under: what they depend on besides the sources."""
+        besides = {**self.identity(), "sources": ""}
+        return key([besides, compiler.command, compiler.version, package_version("pybind11")])
+
+    def include_directories(self) -> list[Path]:
+        """Our own headers', pybind11's and CUDA's folders; raises BuildError without Python.h."""
+        import pybind11
+
+        check_python_headers()
+        folders = [self.sources.root, Path(pybind11.get_include())]
+        return folders + (self.cuda.include_directories() if self.cuda else [])
+
+    def link_flags(self, folder: Path) -> list[str]:
+        """The linker's words for CUDA's libraries, which get names to link by in `folder`."""
+        return self.cuda.link_flags(folder) if self.cuda else []
 
     def backends(self) -> str:
         """In words, for messages."""
@@ -114,14 +130,16 @@ def make_plan(root: Path, settings: Settings, module: str = ENGINE) -> Plan:
 
 
 def find_compiler(settings: Settings) -> Compiler:
-    """$CXX, else c++, g++ or clang++ on PATH; raises BuildError that says how to get one."""
+    """$CXX, else c++, g++ or clang++ on PATH; raises BuildError that says how to get one.
+
+    A ccache in front is left out: torch of today puts it there by itself.
+    """
     names = [settings.compiler] if settings.compiler else ["c++", "g++", "clang++"]
     for name in names:
-        command = tuple(shlex.split(name))
+        command = shlex.split(name)
         if shutil.which(command[0]):
             launched = Path(command[0]).name == "ccache" and len(command) > 1
-            split = 1 if launched else 0
-            return Compiler(command[:split], command[split:], _version(command))
+            return _identified(tuple(command[1:] if launched else command))
     looked = ", ".join(names) + (" ($CXX)" if settings.compiler else "")
     raise BuildError(
         f"medusa_ext: no C++ compiler found (looked for {looked} on PATH), and none of the "
@@ -130,56 +148,14 @@ def find_compiler(settings: Settings) -> Compiler:
     )
 
 
-def host_command(plan: Plan, compiler: Compiler, root: str, name: str) -> list[str]:
-    """The compiler's words for the .cpp file `name` below `root`; the file and -o are to come.
-
-    Only files that need torch's or Python's headers see them, so that the others' objects outlive
-    them. pybind11 is the one that torch brings.
-    """
-    folders: list[Path] = []
-    include = plan.torch.root / "include"
-    if needs_python(name):
-        folders += [include, python_include()]
-    if needs_torch(name):
-        folders += [include / "torch/csrc/api/include"]
-    if plan.cuda and is_cuda(name):
-        folders += plan.cuda.include_directories()
-    system = [word for folder in folders for word in ("-isystem", str(folder))]
-    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(plan.torch.cxx11_abi)}"
-    flags = [*HOST_FLAGS, plan.torch.language_flag(), abi]
-    return [*compiler.command, *flags, f"-I{root}", *system, "-c"]
-
-
-def nvcc_command(toolkit: cuda.Cuda, compiler: Compiler, root: str) -> list[str]:
-    """nvcc's words for a .cu file: it sees no torch header."""
-    host = ["-ccbin", compiler.command[0], "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-    return [str(toolkit.nvcc), *NVCC_FLAGS, *toolkit.gencode(), *host, f"-I{root}", "-c"]
-
-
-def link_command(plan: Plan, compiler: Compiler) -> list[str]:
-    """The compiler's words for the shared library; objects and -o are still to come.
-
-    The engine is not linked with torch, which may never be loaded: it finds CUDA's libraries itself.
-    """
-    words = [*compiler.command, "-shared", "-pthread", "-Wl,--no-as-needed"]
-    if plan.module != ENGINE:
-        names = ["c10", "torch_cpu", "torch", "torch_python"]
-        names += ["c10_cuda", "torch_cuda"] if plan.cuda else []
-        words += [f"-L{plan.torch.root / 'lib'}", *(f"-l{name}" for name in names)]
-    for path in plan.cuda.libraries() if plan.cuda else []:
-        words += [str(path), f"-Wl,-rpath,{path.parent}"]
-    return words
-
-
-def python_include() -> Path:
-    """The folder of Python.h; raises BuildError that names the missing package."""
+def check_python_headers() -> None:
+    """Raises BuildError that names the missing package if Python.h is not there."""
     folder = Path(sysconfig.get_paths()["include"])
     if not (folder / "Python.h").is_file():
         raise BuildError(
             f"medusa_ext: Python.h is not in {folder}: compiling needs Python's headers "
             "(Debian, Ubuntu: apt-get install python3-dev; Fedora: dnf install python3-devel)"
         )
-    return folder
 
 
 def key(value: object) -> str:
@@ -187,13 +163,7 @@ def key(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def numbers(version: str) -> tuple[int, int]:
-    """(2, 13) for "2.13.0+cpu"."""
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)
-
-
 @functools.cache
-def _version(command: tuple[str, ...]) -> str:
+def _identified(command: tuple[str, ...]) -> Compiler:
     result = subprocess.run([*command, "--version"], capture_output=True, text=True)
-    return (result.stdout or result.stderr).partition("\n")[0]
+    return Compiler(command, (result.stdout or result.stderr).partition("\n")[0])
