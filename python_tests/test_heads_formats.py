@@ -13,7 +13,7 @@ import torch
 from loading_models import tiny_model
 from safetensors.torch import save_file
 
-from medusa_ext.checkpoints import base_fingerprint, check_against_base, load_heads, open_source
+from medusa_ext.checkpoints import check_against_base, load_heads, open_source
 
 HIDDEN = 64
 VOCAB = 96
@@ -134,12 +134,12 @@ def test_merged_v10(container: str, tmp_path: Path) -> None:
     assert torch.equal(heads.lm_heads[2], tensors["medusa_head.2.1.weight"])
     assert any("belong to the base model in the same directory" in w for w in heads.warnings)
     source = open_source(tmp_path)
-    assert heads.base_fingerprint == base_fingerprint(source)
-    assert check_against_base(heads, source.config, base_fingerprint(source)) == []
+    assert heads.base_fingerprint == source.fingerprint
+    assert check_against_base(heads, source.config, source.fingerprint) == []
     other = tiny_model("llama", num_hidden_layers=1)
     other.save_pretrained(tmp_path / "other")
     other_source = open_source(tmp_path / "other")
-    warnings = check_against_base(heads, other_source.config, base_fingerprint(other_source))
+    warnings = check_against_base(heads, other_source.config, other_source.fingerprint)
     assert len(warnings) == 1 and "made for another base" in warnings[0]
 
 

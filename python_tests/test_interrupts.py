@@ -60,7 +60,7 @@ def test_chat_lives_on_when_interrupted_before_the_first_piece(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "feed", interrupted)
+        patch.setattr(Session, "fit", interrupted)
         chat._answer(session, history, "never mind", options)
     assert history == before
     assert capsys.readouterr().err.endswith("[interrupted]\n")

@@ -256,6 +256,7 @@ def test_every_native_method_refuses_a_second_thread() -> None:
         "prefill_hidden": (),
         "keep_logits": (0, True),
         "set_profiling": (False,),
+        "kernel_seconds": (),
         "path_logits": (0,),
         "tree_logits": (0,),
         "prefill_logits": (),

@@ -42,7 +42,7 @@ def test_logits_are_the_native_engines(family: str, options: dict[str, Any]) -> 
     other = decoder(family, options)
     found = other.logits(other.forward(ids))[0]
     session = tiny(family, **options).session(max_length=64).native
-    session.keep_logits(True)
+    session.keep_logits(0, True)
     for position in (0, 1, 16, 39):
         session.truncate(0, 0)
         session.prefill(0, ids[0, : position + 1].numpy().astype(np.int32))

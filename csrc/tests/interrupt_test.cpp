@@ -74,7 +74,7 @@ TEST(InterruptTest, APrefillLeavesTheSessionAsItWas) {
     session->prefill(0, prompt.data() + 5, count, nullptr);
     const int32_t num_blocks = session.num_blocks();
     const std::vector<int32_t> expected = decode(*session, 8);
-    ASSERT_EQ(num_blocks, 3 * (1 + 2 * model->config().num_layers));
+    ASSERT_EQ(num_blocks, 3 * (1 + 2 * model->config().num_layers()));
     for (int32_t block = 0; block < num_blocks; ++block) {
       session->truncate(0, 5, root);
       session.interrupt_at(block);
@@ -98,7 +98,7 @@ TEST(InterruptTest, AStepStandsBeforeItsVerify) {
     const int32_t root = session->root(0);
     const std::vector<int32_t> expected = decode(*session, 6);
     session->truncate(0, 40, root);
-    for (int32_t block = 0; block < 1 + 2 * model->config().num_layers; ++block) {
+    for (int32_t block = 0; block < 1 + 2 * model->config().num_layers(); ++block) {
       session->truncate(0, 40, root);
       session->begin_step();
       session->add_node(0, 0, expected[1]);
