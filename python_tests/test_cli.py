@@ -113,6 +113,38 @@ def test_errors_are_one_line(
     assert message in err
 
 
+NUMBERS = {
+    "bench": ["--max-new-tokens 0", "--rounds -1", "--threads 0"],
+    "calibrate x": ["--nodes 4 0", "--nodes 1025", "--ranks 33", "--batch 0", "--seed -1"],
+    "chat": ["--max-length 0", "--threads x"],
+    "distill x": ["--tokens 0", "--temperature nan", "--self-share 1.5", "--max-new-tokens 3"],
+    "train x y": ["--epochs 0", "--learning-rate inf", "--warmup -0.1", "--checkpoint-every -1"],
+    "tree": ["--nodes 0", "--nodes 1025", "--depth 0", "--random x"],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [(command, arguments) for command, every in NUMBERS.items() for arguments in every],
+)
+def test_numbers_out_of_range_are_named_before_anything_is_done(
+    command: str, arguments: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, *command.split(), *arguments.split())
+    option, *_, value = arguments.split()
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert err.startswith(f"medusa-ext {command.split()[0]}: error: {option}: ")
+    assert f"'{value}'" in err
+
+
+def test_numbers_in_range_are_taken() -> None:
+    line = "train x y --epochs 0.5 --warmup 1 --weight-decay 0 --seed 0 --vocabulary 0"
+    args = build_parser().parse_args(line.split())
+    assert (args.epochs, args.warmup, args.weight_decay, args.vocabulary) == (0.5, 1.0, 0.0, 0)
+    args = build_parser().parse_args("calibrate x --nodes 1 1024 --ranks 32".split())
+    assert args.nodes == [1, 1024] and args.ranks == 32
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [(r"\n", "\n"), (r"a\tb", "a\tb"), (r"\\n", r"\n"), (r"\d", r"\d"), ("\\", "\\"), ("é", "é")],

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..files import json_text
-from .options import add_model_options, load_model, parse_tree
+from .options import add_model_options, load_model, parse_tree, whole
 
 
 def register(subparsers: Any) -> None:
@@ -21,8 +21,8 @@ def register(subparsers: Any) -> None:
         action="store_true",
         help="three prompts of 64 tokens, three rounds (default)",
     )
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens per prompt")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds; medians are shown")
+    parser.add_argument("--max-new-tokens", type=whole(1), metavar="N", help="tokens per prompt")
+    parser.add_argument("--rounds", type=whole(1), metavar="N", help="rounds; medians are shown")
     parser.add_argument("--tree", default="auto", help="as for generate (default: auto)")
     parser.add_argument("--draft", default="auto", help="as for generate (default: auto)")
     parser.add_argument(

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.names import DEFAULT_MODEL
+from ..drafting.fixed import MAX_RANKS
+from ..drafting.trees import MAX_NODES
 from ..files import json_text
+from .options import whole
 
 
 def register(subparsers: Any) -> None:
@@ -24,16 +27,20 @@ def register(subparsers: Any) -> None:
     parser.add_argument("heads", type=Path, help="a directory with heads in our own format")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a name, directory or .gguf file")
     parser.add_argument("--prompts", type=Path, nargs="*", default=[], help="JSONL files")
-    parser.add_argument("--num-prompts", type=int, default=96, help="synthesised, without files")
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--ranks", type=int, default=16, help="ranks to record")
-    parser.add_argument("--nodes", type=int, nargs="*", default=[4, 8, 16], help="sizes to measure")
-    parser.add_argument("--measure-prompts", type=int, default=16)
+    parser.add_argument(
+        "--num-prompts", type=whole(1), default=96, help="synthesised, without files"
+    )
+    parser.add_argument("--max-new-tokens", type=whole(1), default=128)
+    parser.add_argument("--ranks", type=whole(1, MAX_RANKS), default=16, help="ranks to record")
+    parser.add_argument(
+        "--nodes", type=whole(1, MAX_NODES), nargs="*", default=[4, 8, 16], help="sizes to measure"
+    )
+    parser.add_argument("--measure-prompts", type=whole(1), default=16)
     parser.add_argument("--dtype", default="auto", help="format of the base's weights")
-    parser.add_argument("--batch", type=int, default=32, help="sequences at a time")
-    parser.add_argument("--seed", type=int, default=1_000_003)
+    parser.add_argument("--batch", type=whole(1), default=32, help="sequences at a time")
+    parser.add_argument("--seed", type=whole(0), default=1_000_003)
     parser.add_argument("--keep-loops", action="store_true", help="also what repeats itself")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: one per core)")
+    parser.add_argument("--threads", type=whole(1), help="CPU threads (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=run)
 

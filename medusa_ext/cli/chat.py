@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from .generate import summary
-from .options import add_decoding_options, add_model_options, decoding_options, load_model
+from .options import add_decoding_options, add_model_options, decoding_options, load_model, whole
 
 _HELP = "/reset starts anew, /quit (or Ctrl-D) leaves, Ctrl-C interrupts an answer"
 
@@ -19,7 +19,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--system", help="the system message")
     parser.add_argument(
-        "--max-length", type=int, default=4096, help="tokens of a whole conversation"
+        "--max-length", type=whole(1), default=4096, help="tokens of a whole conversation"
     )
     add_decoding_options(parser, max_new_tokens=1024)
     add_model_options(parser)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.names import DEFAULT_MODEL
 from ..checkpoints.types import DTYPES, TORCH_DTYPES
+from .options import not_negative, share, whole
 
 if TYPE_CHECKING:
     from ..checkpoints import ModelSource
@@ -28,12 +29,14 @@ def register(subparsers: Any) -> None:
         "part of a run is continued.",
     )
     parser.add_argument("out", type=Path, help="the data directory")
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="answer tokens to make")
+    parser.add_argument("--tokens", type=whole(1), default=1_000_000, help="answer tokens to make")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a name, directory or .gguf file")
     parser.add_argument(
         "--prompts", type=Path, nargs="*", default=[], help="JSONL files or JSON arrays"
     )
-    parser.add_argument("--max-broken", type=int, default=20, help="broken lines to put up with")
+    parser.add_argument(
+        "--max-broken", type=whole(0), default=20, help="broken lines to put up with"
+    )
     parser.add_argument(
         "--exclude",
         type=Path,
@@ -42,18 +45,18 @@ def register(subparsers: Any) -> None:
         help="JSONL files of held-out prompts; prompts that share eight words in a row with them "
         "(or with HumanEval) are dropped",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=224, help="tokens per answer")
-    parser.add_argument("--max-prompt-tokens", type=int, default=240)
-    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--max-new-tokens", type=whole(4), default=224, help="tokens per answer")
+    parser.add_argument("--max-prompt-tokens", type=whole(8), default=240)
+    parser.add_argument("--temperature", type=not_negative, default=0.7)
     parser.add_argument(
-        "--temperature-share", type=float, default=0.25, help="prompts not answered greedily"
+        "--temperature-share", type=share, default=0.25, help="prompts not answered greedily"
     )
     parser.add_argument(
-        "--self-share", type=float, default=0.25, help="prompts that the model writes itself"
+        "--self-share", type=share, default=0.25, help="prompts that the model writes itself"
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=64, help="sequences at a time")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: one per core)")
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--batch", type=whole(1), default=64, help="sequences at a time")
+    parser.add_argument("--threads", type=whole(1), help="CPU threads (default: one per core)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
         "--backend",
@@ -121,14 +124,6 @@ def _distill(args: argparse.Namespace, settings: DistillSettings) -> None:
 def _settings(args: argparse.Namespace) -> DistillSettings:
     from ..training.data.distill import DistillSettings
 
-    for name, low in (("tokens", 1), ("batch", 1), ("max_new_tokens", 4), ("max_prompt_tokens", 8)):
-        if getattr(args, name) < low:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option}: needs at least {low}, got {getattr(args, name)}")
-    for name in ("temperature_share", "self_share"):
-        if not 0 <= getattr(args, name) <= 1:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option}: needs a share in [0, 1], got {getattr(args, name)}")
     return DistillSettings(
         seed=args.seed,
         max_new_tokens=args.max_new_tokens,

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from .. import __version__
 
@@ -28,13 +29,22 @@ _ERRORS = (ValueError, TypeError, OSError, RuntimeError, ImportError, MemoryErro
 _FAILED, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
 
 
+class UsageError(Exception):
+    """Arguments that a parser does not take; the message is the whole line to show."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: error: {message.removeprefix('argument ')}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every command registered.
 
     A command is a module of this package: its `register(subparsers)` adds a parser whose default
     `run` takes the arguments and returns the exit code.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="medusa-ext", description="Medusa-head tree decoding for causal language models."
     )
     parser.add_argument("--version", action="version", version=f"medusa-ext {__version__}")
@@ -47,7 +57,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code. An expected failure is one line on standard error."""
     _open_closed_streams()
-    args = build_parser().parse_args(arguments)
+    try:
+        args = build_parser().parse_args(arguments)
+    except UsageError as error:
+        _say(str(error))
+        return _FAILED
     logging.basicConfig(format="medusa-ext: %(message)s", level=logging.WARNING)
     try:
         code: int = args.run(args)

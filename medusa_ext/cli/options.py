@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..checkpoints.names import DEFAULT_MODEL
 from ..checkpoints.types import DEVICES, DTYPES, KV_DTYPES
@@ -16,6 +18,8 @@ from ..engine.options import ACCEPTANCES, DRAFTS, Options
 
 if TYPE_CHECKING:
     from ..engine.model import Model
+
+Number = TypeVar("Number", int, float)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +48,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="format of the cache (default: auto)",
     )
     group.add_argument("--device", default="auto", choices=DEVICES)
-    group.add_argument("--threads", type=int, help="CPU threads (default: one per core)")
+    group.add_argument("--threads", type=whole(1), help="CPU threads (default: one per core)")
 
 
 def load_model(args: argparse.Namespace) -> Model:
@@ -105,6 +109,48 @@ def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
         "stop": None if args.stop is None else [unescape(text) for text in args.stop],
         "ignore_eos": args.ignore_eos,
     }
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argument's type: a whole number from `low` up to `high`, if there is one."""
+    need = f"a whole number from {low} " + ("up" if high is None else f"to {high}")
+
+    def parse(text: str) -> int:
+        number = _parsed(int, text, need)
+        if number < low or (high is not None and number > high):
+            raise argparse.ArgumentTypeError(f"needs {need}, got {text!r}")
+        return number
+
+    return parse
+
+
+def share(text: str) -> float:
+    """An argument's type: a number from 0 to 1."""
+    return _between(text, "a number from 0 to 1", lambda number: 0 <= number <= 1)
+
+
+def positive(text: str) -> float:
+    """An argument's type: a finite number above 0."""
+    return _between(text, "a number above 0", lambda number: 0 < number < math.inf)
+
+
+def not_negative(text: str) -> float:
+    """An argument's type: a finite number from 0 up."""
+    return _between(text, "a number from 0 up", lambda number: 0 <= number < math.inf)
+
+
+def _between(text: str, need: str, fits: Callable[[float], bool]) -> float:
+    number = _parsed(float, text, need)
+    if not fits(number):
+        raise argparse.ArgumentTypeError(f"needs {need}, got {text!r}")
+    return number
+
+
+def _parsed(kind: Callable[[str], Number], text: str, need: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs {need}, got {text!r}") from None
 
 
 def unescape(text: str) -> str:

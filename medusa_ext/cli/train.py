@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.types import STORAGES, TORCH_DTYPES
 from ..files import json_text
+from .options import not_negative, positive, share, whole
 
 if TYPE_CHECKING:
     from ..training.heads.settings import TrainSettings
@@ -30,27 +31,31 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--preset", default="root", choices=_PRESETS)
     parser.add_argument("--model", help="the base (default: the one that the data were made with)")
     parser.add_argument("--kind", choices=("medusa", "root"))
-    parser.add_argument("--num-heads", type=int)
-    parser.add_argument("--num-layers", type=int, help="ResBlocks per head")
-    parser.add_argument("--epochs", type=float)
-    parser.add_argument("--batch", type=int, help="rows per step, over all processes")
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--warmup", type=float, help="share of the steps")
-    parser.add_argument("--weight-decay", type=float)
-    parser.add_argument("--dropout", type=float)
-    parser.add_argument("--clip", type=float, help="largest gradient norm")
-    parser.add_argument("--head-weight", type=float, help="head k's loss counts this ** k")
-    parser.add_argument("--vocabulary", type=int, help="draft tokens (0: the whole vocabulary)")
+    parser.add_argument("--num-heads", type=whole(1))
+    parser.add_argument("--num-layers", type=whole(1), help="ResBlocks per head")
+    parser.add_argument("--epochs", type=positive)
+    parser.add_argument("--batch", type=whole(1), help="rows per step, over all processes")
+    parser.add_argument("--learning-rate", type=positive)
+    parser.add_argument("--warmup", type=share, help="share of the steps")
+    parser.add_argument("--weight-decay", type=not_negative)
+    parser.add_argument("--dropout", type=share)
+    parser.add_argument("--clip", type=positive, help="largest gradient norm")
+    parser.add_argument("--head-weight", type=not_negative, help="head k's loss counts this ** k")
+    parser.add_argument(
+        "--vocabulary", type=whole(0), help="draft tokens (0: the whole vocabulary)"
+    )
     parser.add_argument("--own-lm-head", action="store_true", default=None)
     parser.add_argument("--targets", choices=("hard", "soft"))
     parser.add_argument("--dtype", choices=("auto", *TORCH_DTYPES))
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--max-tokens", type=int, help="use only the first of the data")
-    parser.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
-    parser.add_argument("--evaluate-every", type=int, default=0, metavar="STEPS", help="0: at end")
+    parser.add_argument("--seed", type=whole(0))
+    parser.add_argument("--max-tokens", type=whole(1), help="use only the first of the data")
+    parser.add_argument("--checkpoint-every", type=whole(0), default=500, metavar="STEPS")
+    parser.add_argument(
+        "--evaluate-every", type=whole(0), default=0, metavar="STEPS", help="0: at end"
+    )
     parser.add_argument("--storage", default="int8", choices=STORAGES)
     parser.add_argument("--no-plots", action="store_true")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.add_argument("--threads", type=whole(1), help="CPU threads (default: torch's)")
     parser.set_defaults(run=run)
 
 

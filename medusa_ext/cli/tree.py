@@ -7,9 +7,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ..drafting.trees import NestedTrees, Tree, default_trees, nested_from_traces, random_tree
+from ..drafting.trees import (
+    MAX_NODES,
+    NestedTrees,
+    Tree,
+    default_trees,
+    nested_from_traces,
+    random_tree,
+)
 from ..files import json_text
-from .options import read_tree
+from .options import read_tree, whole
 
 
 def register(subparsers: Any) -> None:
@@ -21,8 +28,10 @@ def register(subparsers: Any) -> None:
         "accuracies that the Medusa paper's heads have), a random one, or one from a file.",
     )
     parser.add_argument("file", nargs="?", type=Path, help="a JSON file with a list of rank paths")
-    parser.add_argument("--nodes", type=int, default=16, help="nodes, the root included")
-    parser.add_argument("--depth", type=int, default=4, help="heads, where none are named")
+    parser.add_argument(
+        "--nodes", type=whole(1, MAX_NODES), default=16, help="nodes, the root included"
+    )
+    parser.add_argument("--depth", type=whole(1), default=4, help="heads, where none are named")
     parser.add_argument(
         "--heads", help="heads whose calibration decides: a path or a packaged name"
     )
@@ -38,9 +47,6 @@ def run(args: argparse.Namespace) -> int:
     """Shows or saves the tree."""
     from ..drafting.picture import picture, save
 
-    for name in ("nodes", "depth"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name}: needs a number of at least 1, got {getattr(args, name)}")
     expected = []
     if args.file is not None:
         tree = read_tree(args.file)

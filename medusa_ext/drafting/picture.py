@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..extras import require
+
 _STEP_X, _STEP_Y, _RADIUS, _MARGIN = 22, 60, 8, 20
 
 
@@ -101,10 +103,9 @@ def save(tree: Drawable, path: str | Path) -> None:
 
 
 def _save_png(tree: Drawable, path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"{path}: a PNG needs matplotlib; install it, or write .svg") from error
+    require("matplotlib", f"{path}: a PNG (unlike .svg)")
+    from matplotlib.figure import Figure
+
     places = _layout(tree)
     width = max(x for x, _ in places) + 1
     figure: Any = Figure(figsize=(max(3.0, width * 0.25), 1.2 + tree.max_depth * 0.9))

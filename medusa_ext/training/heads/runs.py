@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import torch
 
 from ...checkpoints import open_source
 from ...checkpoints.names import resolve_model
+from ...extras import missing
 from ...files import json_text, only_writer
 from ..data.vocabulary import DraftVocabulary, choose_vocabulary
 from ..processes import Processes
@@ -27,6 +29,7 @@ from .trainer import Base, Trainer
 CHECKPOINT: Final = "checkpoint.pt"
 METRICS: Final = "metrics.jsonl"
 _REPORT_EVERY: Final = 20
+_log = logging.getLogger("medusa_ext")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ def train(settings: TrainSettings, options: RunOptions, processes: Processes) ->
         TrainingError: loss or gradients are not finite.
         OSError: something cannot be read or written, or another run writes to `options.out`.
     """
+    if options.plots and processes.first and (text := missing("matplotlib", "no plots: drawing")):
+        _log.warning("%s", text)
+        options = replace(options, plots=False)
     with only_writer(options.out) if processes.first else contextlib.nullcontext():
         return _train(settings, options, processes)
 
