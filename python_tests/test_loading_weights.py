@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +60,17 @@ def test_sharded_directory_in_other_types(dtype: torch.dtype, tmp_path: Path) ->
     raw = {n: w.dtype for n, w in iter_weights(open_source(tmp_path))}
     native = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F16"}
     assert set(raw.values()) == {native[dtype]}
+
+
+def test_safetensors_are_read_without_torch(tmp_path: Path) -> None:
+    tiny_model("llama").to(torch.bfloat16).save_pretrained(tmp_path)
+    code = (
+        "import sys; from medusa_ext.checkpoints import iter_weights, open_source\n"
+        "assert all(weight.rows().size for _, weight in iter_weights(open_source(sys.argv[1])))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
 
 
 def test_pytorch_model_bin_with_and_without_index(tmp_path: Path) -> None:

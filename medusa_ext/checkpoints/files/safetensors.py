@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -9,20 +10,14 @@ from typing import Any, Final
 import numpy as np
 
 from ..checks import failure, read_json
-from .weight import WeightTensor
+from .weight import Bytes, WeightTensor, check_stored
 
 INDEX_NAME: Final = "model.safetensors.index.json"
 SINGLE_NAME: Final = "model.safetensors"
-_TORCH_DTYPES: Final = {
-    "torch.float32": "F32",
-    "torch.float16": "F16",
-    "torch.bfloat16": "BF16",
-    "torch.float64": "F64",
-}
 
 
-def open_safetensors(path: Path) -> Any:
-    """The safetensors library's handle on a file (memory-mapped, torch tensors).
+def open_safetensors(path: Path, framework: str = "pt") -> Any:
+    """The safetensors library's handle on a file (memory-mapped, torch tensors or NumPy arrays).
 
     Raises ValueError naming the file if it is damaged, OSError if it cannot be opened.
     """
@@ -31,7 +26,7 @@ def open_safetensors(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found")
     try:
-        return safe_open(path, framework="pt")
+        return safe_open(path, framework=framework)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a valid safetensors file: {error}") from error
 
@@ -44,14 +39,13 @@ class SafetensorsCheckpoint(Mapping[str, WeightTensor]):
 
         Raises ValueError naming file and tensor if a listed tensor is not in its file.
         """
-        self._handles: dict[str, tuple[Any, Path]] = {}
+        self._stored: dict[str, tuple[dict[str, Any], Bytes, Path]] = {}
         for path, wanted in files.items():
-            handle = open_safetensors(path)
-            present = set(handle.keys())
-            for name in present if wanted is None else wanted:
-                if name not in present:
+            entries, data = _map(path)
+            for name in entries if wanted is None else wanted:
+                if name not in entries:
                     raise failure(path, f"tensor {name!r}", "to be there (the index says so)", None)
-                self._handles[name] = (handle, path)
+                self._stored[name] = (entries[name], data, path)
 
     @classmethod
     def from_directory(cls, directory: Path) -> SafetensorsCheckpoint:
@@ -70,35 +64,32 @@ class SafetensorsCheckpoint(Mapping[str, WeightTensor]):
         return cls({found[0]: None})
 
     def __getitem__(self, name: str) -> WeightTensor:
-        handle, path = self._handles[name]
-        return tensor_from_torch(name, handle.get_tensor(name), str(path))
+        entry, data, path = self._stored[name]
+        storage, shape = entry["dtype"], tuple(entry["shape"])
+        check_stored(path, name, storage, shape)
+        begin, end = entry["data_offsets"]
+        rows = shape[0] if len(shape) == 2 else 1
+        return WeightTensor(name, shape, storage, data[begin:end].reshape(rows, -1), str(path))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._handles
+        return name in self._stored
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._handles)
+        return iter(self._stored)
 
     def __len__(self) -> int:
-        return len(self._handles)
+        return len(self._stored)
 
 
-def tensor_from_torch(name: str, tensor: Any, file: str) -> WeightTensor:
-    """A torch tensor of one or two dimensions as a WeightTensor, on the same memory if contiguous.
-
-    Raises ValueError naming file and tensor for other shapes and for types besides floats.
-    """
-    import torch
-
-    storage = _TORCH_DTYPES.get(str(tensor.dtype))
-    if storage is None:
-        raise failure(file, f"type of {name!r}", "floating point", str(tensor.dtype))
-    if not 1 <= tensor.dim() <= 2 or tensor.numel() == 0:
-        need = "one or two non-empty dimensions"
-        raise failure(file, f"shape of {name!r}", need, tuple(tensor.shape))
-    rows = tensor.shape[0] if tensor.dim() == 2 else 1
-    data = tensor.detach().contiguous().reshape(rows, -1).view(torch.uint8).numpy()
-    return WeightTensor(name, tuple(tensor.shape), storage, data.astype(np.uint8, copy=False), file)
+def _map(path: Path) -> tuple[dict[str, dict[str, Any]], Bytes]:
+    """The file's header, by tensor, and its data, mapped. NumPy has no bfloat16, so the bytes are
+    taken as they lie there; the library has checked that every tensor is within them."""
+    open_safetensors(path, "np")
+    content = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    start = 8 + int(content[:8].view("<u8")[0])
+    header = json.loads(content[8:start].tobytes())
+    header.pop("__metadata__", None)
+    return header, content[start:]
 
 
 def shards_of_index(index: Path) -> dict[Path, tuple[str, ...] | None]:

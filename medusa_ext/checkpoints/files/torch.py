@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..checks import failure
-from .safetensors import shards_of_index, tensor_from_torch
-from .weight import WeightTensor
+from .safetensors import shards_of_index
+from .weight import WeightTensor, check_stored
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,12 @@ MAX_PICKLE_BYTES: Final = 64 << 20
 # of its storages, each a pickle, and the storages' numbers.
 _LEGACY_START: Final = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _LEGACY_PICKLES: Final = 5
+_STORAGES: Final = {
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.float64": "F64",
+}
 _TENSOR_PARTS: Final = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|tensor_v3|parameter)"
     r"|torch [A-Z]\w*Storage|torch\.storage UntypedStorage|torch (b?float|u?int|bool)\w*"
@@ -160,7 +166,7 @@ class TorchCheckpoint(Mapping[str, WeightTensor]):
 
     def __getitem__(self, name: str) -> WeightTensor:
         tensor, path = self._tensors[name]
-        return tensor_from_torch(name, tensor, str(path))
+        return _weight(name, tensor, str(path))
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
@@ -170,3 +176,14 @@ class TorchCheckpoint(Mapping[str, WeightTensor]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+
+def _weight(name: str, tensor: torch.Tensor, file: str) -> WeightTensor:
+    """A tensor as a WeightTensor, on the same memory if contiguous."""
+    import torch
+
+    kind, shape = str(tensor.dtype), tuple(tensor.shape)
+    check_stored(file, name, _STORAGES.get(kind, kind), shape)
+    rows = shape[0] if len(shape) == 2 else 1
+    data = tensor.detach().contiguous().reshape(rows, -1).view(torch.uint8).numpy()
+    return WeightTensor(name, shape, _STORAGES[kind], data, file)

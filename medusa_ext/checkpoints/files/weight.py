@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from ..checks import failure
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -55,6 +58,15 @@ def row_bytes(dtype: str, columns: int) -> int:
     if columns % elements:
         raise ValueError(f"rows of {dtype} need a multiple of {elements} elements, got {columns}")
     return columns // elements * size
+
+
+def check_stored(file: str | Path, name: str, storage: str, shape: tuple[int, ...]) -> None:
+    """Raises ValueError naming file and tensor for types besides floats, and for shapes besides
+    one or two dimensions."""
+    if storage not in ("F32", "F16", "BF16", "F64"):
+        raise failure(file, f"type of {name!r}", "floating point", storage)
+    if not 1 <= len(shape) <= 2 or 0 in shape:
+        raise failure(file, f"shape of {name!r}", "one or two non-empty dimensions", shape)
 
 
 @dataclass(frozen=True)
