@@ -126,7 +126,7 @@ def generate(
         RuntimeError: the session is in use.
         KeyboardInterrupt: within milliseconds of Ctrl-C, also in a long prompt; a session keeps its
             text so far and can go on.
-        Whatever a drafter of yours raises; `results` of the exception holds what was decoded.
+        Exception: what a drafter of yours raises; its `results` hold what was decoded.
     """
     options = Options.checked(
         max_new_tokens=max_new_tokens,
