@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import gguf
 import numpy as np
@@ -67,8 +68,10 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        files._CACHE = Path(folder) / "cache"
+    with (
+        tempfile.TemporaryDirectory(dir=memory) as folder,
+        patch.object(files, "_CACHE", Path(folder) / "cache"),
+    ):
         templates = make_templates(Path(folder) / "templates")
         failures, outcomes = run(options.cases, options.seed, templates, Path(folder))
     for failure in failures[:20]:

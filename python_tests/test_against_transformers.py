@@ -50,7 +50,7 @@ def reference() -> Any:
             num_attention_heads=config.num_query_heads,
             num_key_value_heads=config.num_kv_heads,
             rms_norm_eps=config.rms_eps,
-            rope_theta=config.ropes[0].theta,
+            rope_parameters={"rope_type": "default", "rope_theta": config.ropes[0].theta},
             max_position_embeddings=config.max_position_embeddings,
             tie_word_embeddings=True,
         )

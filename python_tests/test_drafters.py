@@ -13,7 +13,7 @@ from medusa_ext import Tree, generate
 from medusa_ext.drafting.auto import AutoDrafter
 from medusa_ext.drafting.costs import CostCurve, LiveCosts
 from medusa_ext.drafting.fixed import CombinedDrafter, HeadsDrafter, LookupDrafter, NoDrafter
-from medusa_ext.engine.generation import make_drafter
+from medusa_ext.engine.drafters import make_drafter
 from medusa_ext.engine.options import Options
 
 PROMPT = "to be or not to be, that is"

@@ -94,7 +94,8 @@ def test_damaged_generation_configs_are_left_out(
 @pytest.mark.parametrize("spelling", ["rope_parameters", "rope_scaling"])
 def test_frequencies_equal_those_of_transformers(rope: dict[str, Any], spelling: str) -> None:
     theta = 500000.0
-    reference = transformers.LlamaConfig(**SIZES, rope_parameters=rope | {"rope_theta": theta})
+    options: dict[str, Any] = {**SIZES, "rope_parameters": rope | {"rope_theta": theta}}
+    reference = transformers.LlamaConfig(**options)
     wanted = transformers.LlamaForCausalLM(reference).model.rotary_emb.inv_freq
     if spelling == "rope_parameters":
         config = parsed(rope_parameters=rope | {"rope_theta": theta})

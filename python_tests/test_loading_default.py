@@ -156,8 +156,8 @@ def test_tokenizer(cache: Path, source: ModelSource) -> None:
             assert tokenizer.decode(found) == text
         assert tokenizer.eos_token_id == 2 and len(tokenizer) == 49152
         chat = [{"role": "user", "content": "Hi 42"}]
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        assert text.endswith("<|im_start|>user\nHi 42<|im_end|>\n<|im_start|>assistant\n")
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        assert str(prompt).endswith("<|im_start|>user\nHi 42<|im_end|>\n<|im_start|>assistant\n")
     # A damaged cache entry is made anew.
     (kept / "tokenizer.json").write_text("{")
     assert load_tokenizer(source)("a  2")["input_ids"] == [81, 256, 34]

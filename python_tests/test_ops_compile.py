@@ -104,7 +104,7 @@ def test_compiled_compact_copies_no_cache() -> None:
 
     more = (torch.randn(2, 1, 4, 8), ints([[-1], [-1]]))
     pointers = [cache.data_ptr() for cache in caches]
-    compiled = torch.compile(step, fullgraph=True)
+    compiled: Any = torch.compile(step, fullgraph=True)
     out, (code,) = run_and_get_code(compiled, caches, *rest, *more)
     assert [cache.data_ptr() for cache in caches] == pointers
     for got, cache in zip(caches, expected, strict=True):

@@ -83,11 +83,11 @@ def test_compact_keeps_exactly_the_path(data: st.DataObject) -> None:
     for row, length, path in zip(expected, lengths, paths, strict=True):
         row[length : length + len(path)] = [length + n for n in path]
     count = [len(path) for path in paths]
-    length = ints(lengths)
+    advanced = ints(lengths)
     padded = ints([path + [-1] * (6 - len(path)) for path in paths])
-    ops.compact([cache], length, padded, ints(count))
+    ops.compact([cache], advanced, padded, ints(count))
     assert cache[:, 1, :, 2].tolist() == expected
-    assert length.tolist() == [a + b for a, b in zip(lengths, count, strict=True)]
+    assert advanced.tolist() == [a + b for a, b in zip(lengths, count, strict=True)]
 
 
 @settings(max_examples=100, deadline=None)

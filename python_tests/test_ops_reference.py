@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -179,7 +180,12 @@ def test_accept_typical(dtype: torch.dtype, num_nodes: int) -> None:
     logits = torch.randn(8, num_nodes, 30, generator=torch_generator).to(dtype)
     args = (tokens, logits, parents, torch.arange(8), ints([5] * 8))
     for epsilon, delta in ((0.09, 0.3), (0.02, 0.3), (1.0, 0.5)):
-        options = {"temperature": 0.7, "epsilon": epsilon, "delta": delta, "top_p": 0.9}
+        options: dict[str, Any] = {
+            "temperature": 0.7,
+            "epsilon": epsilon,
+            "delta": delta,
+            "top_p": 0.9,
+        }
         out = ops.accept_typical(*args, **options)
         for got, expected in zip(out, reference.accept_typical(*args, **options), strict=True):
             assert torch.equal(got, expected)

@@ -102,7 +102,7 @@ def distribution(logits: np.ndarray, temperature: float, top_k: int, top_p: floa
     probabilities /= probabilities.sum()
     before = np.cumsum(probabilities[order]) - probabilities[order]
     probabilities[order[before >= top_p]] = 0
-    return probabilities / probabilities.sum()
+    return np.asarray(probabilities / probabilities.sum())
 
 
 def session_after(model: Any, ids: Sequence[int], batch: int = 1) -> Any:

@@ -80,16 +80,21 @@ def test_any_text_of_a_sentence_piece_tokenizer(text: str) -> None:
     assert "".join(pieces_of(PIECES, ids)) == PIECES.decode(ids)
 
 
+def ids_of(*words: str) -> list[int]:
+    found = [PIECES.token_to_id(word) for word in words]
+    return [token for token in found if token is not None]
+
+
 def test_context_keeps_the_leading_space() -> None:
-    ids = [PIECES.token_to_id(word) for word in ("▁Hello", "▁end", "▁x")]
+    ids = ids_of("▁Hello", "▁end", "▁x")
     assert "".join(pieces_of(PIECES, ids[1:])) == "end x"
     continued = Detokenizer(PIECES, context=ids[:1])
     assert [continued.add(token) for token in ids[1:]] == [" end", " x"]
 
 
 def test_special_tokens_add_nothing_and_hide_nothing() -> None:
-    end = PIECES.token_to_id("</s>")
-    ids = [PIECES.token_to_id(word) for word in ("▁Hello", "</s>", "▁end")]
+    (end,) = ids_of("</s>")
+    ids = ids_of("▁Hello", "</s>", "▁end")
     assert pieces_of(PIECES, ids) == ["Hello", "", " end", ""]
     assert pieces_of(PIECES, [end] * 50) == [""] * 51
 

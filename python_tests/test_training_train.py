@@ -312,7 +312,7 @@ def test_settings_are_checked() -> None:
         preset("none")
     for changes in ({"kind": "hydra"}, {"batch": 0}, {"dropout": 1.0}, {"warmup": 2.0}):
         with pytest.raises(ValueError, match=next(iter(changes))):
-            TrainSettings(**changes)  # type: ignore[arg-type]
+            TrainSettings(**changes)
 
 
 def test_two_processes_give_one_processs_weights(tmp_path: Path) -> None:

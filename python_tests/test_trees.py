@@ -7,6 +7,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,9 +55,9 @@ def test_root_alone() -> None:
         ([[i] for i in range(1024)], ValueError, "at most 1024 nodes, got 1025"),
     ],
 )
-def test_rejects(paths: list, error: type[Exception], message: str) -> None:
+def test_rejects(paths: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        Tree(paths)  # type: ignore[arg-type]
+        Tree(paths)
 
 
 def test_from_parents_round_trip() -> None:
@@ -90,7 +91,7 @@ def best_by_force(accuracies: list[list[float]], num_nodes: int) -> float:
     for chosen in itertools.combinations(nodes, num_nodes - 1):
         if all(len(p) == 1 or p[:-1] in chosen for p in chosen):
             gains = (np.prod([accuracies[i][r] for i, r in enumerate(p)]) for p in chosen)
-            best = max(best, 1 + sum(gains))
+            best = max(best, 1.0 + float(sum(gains)))
     return best
 
 
@@ -213,6 +214,6 @@ def test_paths_survive_json() -> None:
 
 
 @pytest.mark.parametrize("paths", [5, None])
-def test_a_tree_is_a_collection_of_paths(paths: object) -> None:
+def test_a_tree_is_a_collection_of_paths(paths: Any) -> None:
     with pytest.raises(TypeError, match=f"tree: needs a list of paths, got {paths}"):
-        Tree(paths)  # type: ignore[arg-type]
+        Tree(paths)

@@ -144,9 +144,13 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary, **metadata: Any) -> Non
     for key, value in values.items():
         if value is None:
             continue
-        add = writer.add_bool if isinstance(value, bool) else writer.add_uint32
-        add = writer.add_string if isinstance(value, str) else add
-        add(f"tokenizer.ggml.{key}", value)
+        key = f"tokenizer.ggml.{key}"
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
+        else:
+            writer.add_uint32(key, value)
     shapes = {"token_embd": (len(tokens), 32), "output_norm": (32,), "output": (len(tokens), 32)}
     for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
         shapes[f"blk.0.{name}"] = (32, 32)

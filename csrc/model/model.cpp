@@ -44,7 +44,7 @@ std::vector<DeviceArray<float>> Model::rope_tables(int32_t num_positions) const 
                      static_cast<int64_t>(table.size() * sizeof(float)));
     backend_.synchronize(*context);
   }
-  rope_tables_ = grown;
+  rope_tables_ = std::move(grown);
   return rope_tables_;
 }
 

@@ -60,9 +60,9 @@ struct HeadRows {
   Tail from_row(int64_t first) const { return {*this, first}; }
 };
 
-constexpr bool kHasScales(const int8_t*) { return true; }
+constexpr bool has_scales(const int8_t*) { return true; }
 template <typename T>
-constexpr bool kHasScales(const T*) {
+constexpr bool has_scales(const T*) {
   return false;
 }
 
@@ -79,7 +79,7 @@ inline void visit_columns(const Rows& keys, int64_t first, int count, int head_s
   for (int i = 0; i < kGroups * Vec::kSize; ++i) {
     const int64_t row = first + std::min(i, count - 1);
     rows[i] = keys.row(row);
-    if (kHasScales(rows[i])) scales[i] = keys.scale(row);
+    if (has_scales(rows[i])) scales[i] = keys.scale(row);
   }
   for (int word = 0; word < num_words; word += Vec::kSize) {
     const int words = std::min(Vec::kSize, num_words - word);
@@ -97,7 +97,7 @@ inline void visit_columns(const Rows& keys, int64_t first, int count, int head_s
         Vec columns[kGroups];
         for (int g = 0; g < kGroups; ++g) {
           columns[g] = unpack(tiles[g][w], i, rows[0]);
-          if (kHasScales(rows[0])) columns[g] = columns[g] * load(scales + g * Vec::kSize);
+          if (has_scales(rows[0])) columns[g] = columns[g] * load(scales + g * Vec::kSize);
         }
         visit((word + w) * kPerWord + i, columns);
       }
@@ -121,7 +121,7 @@ template <typename Rows>
 inline Vec load_value(const Rows& values, int64_t row, int d, int head_size) {
   const auto* source = values.row(row) + d;
   Vec x = d + Vec::kSize <= head_size ? load(source) : load_partial(source, head_size - d);
-  if (kHasScales(source)) x = x * broadcast(values.scale(row));
+  if (has_scales(source)) x = x * broadcast(values.scale(row));
   return x;
 }
 
@@ -137,7 +137,7 @@ struct CachedValues {
     if constexpr (kWhole) {
       const T* source = values.row(j) + d;
       Vec x = cpu::MEDUSA_ISA_NAMESPACE::load(source);
-      if (kHasScales(source)) x = x * broadcast(values.scale(j));
+      if (has_scales(source)) x = x * broadcast(values.scale(j));
       return x;
     }
     return load_value(values, j, d, head_size);
