@@ -21,6 +21,7 @@ COMMANDS = (
     "distill",
     "doctor",
     "generate",
+    "inspect",
     "train",
     "tree",
     "tune",
