@@ -68,7 +68,7 @@ def test_byte_pairs(tmp_path: Path, pre: str) -> None:
 @pytest.mark.parametrize("pre", MARKED)
 def test_marked_pairs(tmp_path: Path, pre: str) -> None:
     pytest.importorskip("xllamacpp")
-    write_vocabulary(tmp_path / "m.gguf", marked_pairs(), pre=pre)
+    write_vocabulary(tmp_path / "m.gguf", marked_pairs(pre), pre=pre)
     compare(tmp_path / "m.gguf", texts(25, seed=1))
 
 
@@ -103,6 +103,14 @@ def test_start_token(tmp_path: Path, pre: str | None, adds: bool, add: bool | No
     starts = tokenizer.encode("a b")[0] == vocabulary.start
     assert starts == (adds if add is None else add)
     assert tokenizer.encode("a b", add_special_tokens=False)[0] != vocabulary.start
+
+
+@pytest.mark.parametrize(("pre", "starts"), [("gemma4", True), ("sarvam-moe", False)])
+def test_gemma_4_starts_whatever_its_file_says(tmp_path: Path, pre: str, starts: bool) -> None:
+    vocabulary = marked_pairs(pre)
+    write_vocabulary(tmp_path / "m.gguf", vocabulary, pre=pre, add_bos_token=False)
+    tokenizer = convert_tokenizer(GgufFile(tmp_path / "m.gguf"))
+    assert (tokenizer.encode("a")[0] == vocabulary.start) == starts
 
 
 def test_sentencepiece_files_need_not_name_their_start(tmp_path: Path) -> None:
@@ -151,6 +159,6 @@ def test_thousands_of_texts(tmp_path: Path, pre: str) -> None:
     if pre == "sentencepiece":
         write_vocabulary(tmp_path / "m.gguf", sentencepiece())
     else:
-        vocabulary = byte_pairs() if PRE_TYPES[pre].byte_level else marked_pairs()
+        vocabulary = byte_pairs() if PRE_TYPES[pre].byte_level else marked_pairs(pre)
         write_vocabulary(tmp_path / "m.gguf", vocabulary, pre=pre)
     compare(tmp_path / "m.gguf", texts(2000, seed=2))

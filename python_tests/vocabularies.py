@@ -8,7 +8,7 @@ import io
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +77,17 @@ def _trained(model: str, tokenizer: Tokenizer) -> Vocabulary:
 
 
 @functools.cache
-def marked_pairs() -> Vocabulary:
-    """Plain characters with U+2581 for spaces and byte tokens, as Gemma 4 has them."""
+def marked_pairs(pre: str) -> Vocabulary:
+    """Plain characters with U+2581 for spaces and byte tokens, as Gemma 4 has them, whose files
+    name a model of their own."""
     tokenizer = Tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(vocab_size=2000, show_progress=False, limit_alphabet=300)
     marked = (text.replace(" ", "\u2581") for text in texts(4000, seed=98, pieces=PIECES))
     tokenizer.train_from_iterator((line for text in marked for line in text.split("\n")), trainer)
-    trained = _trained("gemma4", tokenizer)
+    trained = _trained("gemma4" if pre == "gemma4" else "gpt2", tokenizer)
     tokens = [*trained.tokens, *(f"<0x{byte:02X}>" for byte in range(256))]
-    return Vocabulary("gemma4", tokens, [1] * len(trained.tokens) + [6] * 256, trained.merges)
+    types = [1] * len(trained.tokens) + [6] * 256
+    return replace(trained, tokens=tokens, types=types)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from .scored_pairs import scored_pair_tokenizer
 _log = logging.getLogger("medusa_ext")
 
 # The version of what `convert_tokenizer` makes; raised when that changes, for cached results.
-CONVERSION: Final = 5
+CONVERSION: Final = 6
 
 # Kinds of tokens in `tokenizer.ggml.token_type`.
 _NORMAL: Final = 1
@@ -68,7 +68,7 @@ def convert_tokenizer(file: GgufFile) -> Any:
             f"{type(error).__name__}: {reason}"
         ) from error
     _add_special_tokens(backend, tokens, kinds)
-    if fields.flag("add_bos_token", adds_start) and "bos_token" in named:
+    if adds_start and "bos_token" in named:
         backend.post_processor = _starting_with(named["bos_token"], tokens)
     build: Any = PreTrainedTokenizerFast
     tokenizer = build(
@@ -116,18 +116,20 @@ def _named_tokens(fields: Fields, tokens: list[str]) -> dict[str, str]:
 def _backend(
     fields: Fields, tokens: list[str], kinds: list[int], unknown: str | None
 ) -> tuple[Tokenizer, bool]:
-    """The bare tokenizer, and whether its kind begins texts with a start token."""
+    """The bare tokenizer, and whether texts begin with a start token."""
     model = fields.text("model")
     if model == "llama":
         mergeable = [i for i, kind in enumerate(kinds) if kind in (_NORMAL, _USER_DEFINED)]
         adds_space = fields.flag("add_space_prefix", True)
         scores = _scores(fields, len(tokens))
-        return scored_pair_tokenizer(tokens, scores, mergeable, unknown, adds_space), True
+        backend = scored_pair_tokenizer(tokens, scores, mergeable, unknown, adds_space)
+        return backend, fields.flag("add_bos_token", True)
     if model not in ("gpt2", "gemma4"):
         need = "'llama' (SentencePiece), 'gpt2' or 'gemma4' (byte pairs)"
         raise fields.fail("model", need, model)
     pre = _pre_type(fields, "gemma4" if model == "gemma4" else fields.raw("pre"))
-    return byte_pair_tokenizer(tokens, _merges(fields), pre), pre.adds_start
+    starts = pre.always_starts or fields.flag("add_bos_token", pre.adds_start)
+    return byte_pair_tokenizer(tokens, _merges(fields), pre), starts
 
 
 def _pre_type(fields: Fields, name: Any) -> PreType:

@@ -18,7 +18,8 @@ class PreType:
     matches and what is between them.
 
     ignore_merges: a piece that is a token as a whole is that token, whatever merges make of it.
-    adds_start: whether the start token comes first where the file does not say.
+    adds_start: whether the start token comes first where the file does not say; or, with
+    `always_starts`, whatever it says, as converters got it wrong.
     byte_level: tokens are spelled in GPT-2's alphabet of bytes; otherwise in plain characters with
     U+2581 for spaces, and bytes without a token as <0xFF>.
     """
@@ -26,6 +27,7 @@ class PreType:
     expressions: tuple[str, ...]
     ignore_merges: bool = False
     adds_start: bool = False
+    always_starts: bool = False
     byte_level: bool = True
 
 
@@ -113,7 +115,7 @@ _BLOOM: Final = PreType((_BLOOM_WORDS,))
 _TINY_AYA: Final = PreType((_THREES_FROM_THE_END, _uncased(_THREE_DIGITS)))
 _BAILING: Final = PreType((_words(lines=r"\s*[\r\n]"),))
 _NEWLINES: Final = PreType((r"[^\n]+|[\n]+",), byte_level=False)
-_GEMMA4: Final = replace(_NEWLINES, adds_start=True)
+_GEMMA4: Final = replace(_NEWLINES, adds_start=True, always_starts=True)
 
 DEFAULT: Final = PreType((r"[\p{P}\$\+<=>\^~\|]+", _GPT2_WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"))
 
@@ -214,6 +216,6 @@ PRE_TYPES: Final = {
             ),
         )
     ),
-    **dict.fromkeys(("gemma4", "granite-embed-multi-311m", "mmbert"), _GEMMA4),
+    **dict.fromkeys(("gemma4", "granite-embed-multi-311m"), _GEMMA4),
     "sarvam-moe": _NEWLINES,
 }
