@@ -151,8 +151,11 @@ class Session:
         max_length: int,
         max_nodes: int,
         kv_dtype: str = "float32",
+        kv_memory: int = 0,
     ) -> None:
-        """Cache of max_length + max_nodes rows per sequence. MemoryError names the size."""
+        """Cache of max_length + max_nodes rows per sequence, in pages. `kv_memory`: bytes that its
+        pages may take at most, 0: what all sequences need at their longest. A CPU's memory is taken
+        as texts grow. MemoryError names the size; ValueError: too little for one sequence."""
 
     @property
     def batch(self) -> int: ...
@@ -188,6 +191,23 @@ class Session:
 
     def prefill_hidden(self) -> Float32Array:
         """[tokens, H] of the last prefill with keep_hidden."""
+
+    def begin(self, b: int, tokens: Int32Array, max_tokens: int = 0) -> int:
+        """Starts sequence b afresh, from the longest start of `tokens` that the cache holds, of
+        this or another text; returns the rows it has then, fewer than len(tokens): the rest is to
+        be fed. The sequence can grow to `max_tokens` tokens (0: max_length) whatever others do.
+        MemoryError, with the sequence empty, if there is no room for that."""
+
+    def can_begin(self, tokens: Int32Array, max_tokens: int = 0) -> bool:
+        """Whether `begin` finds room now, for a sequence that is free."""
+
+    def free(self, b: int) -> None:
+        """Forgets a sequence's text. Its rows stay for texts that begin alike, until others need
+        the room; those that were not used for the longest time go first."""
+
+    def cache_stats(self) -> dict[str, int]:
+        """page_rows, page_bytes; pages, of which pages_free hold nothing and pages_idle rows of
+        freed texts; begins, hits (begins that found rows), rows_reused."""
 
     def truncate(self, b: int, length: int, root: int = -1) -> None:
         """Forget everything from position `length` on; `root` becomes the next token (-1: none)."""

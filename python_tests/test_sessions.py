@@ -234,6 +234,10 @@ def test_every_native_method_refuses_a_second_thread() -> None:
     methods: dict[str, tuple[Any, ...]] = {
         "prefill": (0, tokens[:1]),
         "truncate": (0, 0),
+        "begin": (0, tokens[:1]),
+        "can_begin": (tokens[:1],),
+        "free": (0,),
+        "cache_stats": (),
         "set_active": ([0],),
         "set_end_tokens": (0, [1]),
         "set_sampling": (0,),

@@ -13,8 +13,8 @@ namespace {
 /// What the last prefill with keep_hidden left, beside the native session.
 struct PySession {
   PySession(const std::shared_ptr<Model>& model, int32_t batch, int32_t max_length,
-            int32_t max_nodes, const std::string& kv_dtype)
-      : session(model, batch, max_length, max_nodes, parse_dtype("kv_dtype", kv_dtype)) {
+            int32_t max_nodes, const std::string& kv_dtype, int64_t kv_memory)
+      : session(model, batch, max_length, max_nodes, parse_dtype("kv_dtype", kv_dtype), kv_memory) {
     session.set_interrupt([check = make_signal_check()](int32_t /*layer*/) mutable { check(); });
   }
 
@@ -198,6 +198,36 @@ void register_state(py::class_<PySession>& cls) {
       .def("head_candidates", guarded(head_candidates), py::arg("heads"), py::arg("top_k"));
 }
 
+int32_t begin(PySession& self, int32_t b, const IntArray& tokens, int32_t max_tokens) {
+  const std::vector<int32_t> ids = parse_ints("tokens", tokens);
+  return compute(self.session, [&] { return self.session.begin(b, ids, max_tokens); });
+}
+
+bool can_begin(PySession& self, const IntArray& tokens, int32_t max_tokens) {
+  return self.session.can_begin(parse_ints("tokens", tokens), max_tokens);
+}
+
+py::dict cache_stats(PySession& self) {
+  const CacheStats stats = self.session.cache_stats();
+  py::dict values;
+  values["page_rows"] = kPageRows;
+  values["page_bytes"] = stats.page_bytes;
+  values["pages"] = stats.num_pages;
+  values["pages_free"] = stats.num_free;
+  values["pages_idle"] = stats.num_idle;
+  values["begins"] = stats.begins;
+  values["hits"] = stats.hits;
+  values["rows_reused"] = stats.rows_reused;
+  return values;
+}
+
+void register_cache(py::class_<PySession>& cls) {
+  cls.def("begin", guarded(begin), py::arg("b"), py::arg("tokens"), py::arg("max_tokens") = 0)
+      .def("can_begin", guarded(can_begin), py::arg("tokens"), py::arg("max_tokens") = 0)
+      .def("free", guarded(&Session::free), py::arg("b"))
+      .def("cache_stats", guarded(cache_stats));
+}
+
 void register_phases(py::class_<PySession>& cls) {
   cls.def("prefill", guarded(prefill), py::arg("b"), py::arg("tokens"), py::kw_only(),
           py::arg("keep_hidden") = false)
@@ -229,11 +259,13 @@ void register_phases(py::class_<PySession>& cls) {
 
 void register_session(py::module_& module) {
   py::class_<PySession> cls(module, "Session", "A KV cache and the state of B sequences.");
-  cls.def(py::init<const std::shared_ptr<Model>&, int32_t, int32_t, int32_t, const std::string&>(),
+  cls.def(py::init<const std::shared_ptr<Model>&, int32_t, int32_t, int32_t, const std::string&,
+                   int64_t>(),
           py::arg("model"), py::arg("batch"), py::arg("max_length"), py::arg("max_nodes"),
-          py::arg("kv_dtype") = "float32");
+          py::arg("kv_dtype") = "float32", py::arg("kv_memory") = 0);
   register_sizes(cls);
   register_state(cls);
+  register_cache(cls);
   register_phases(cls);
 }
 

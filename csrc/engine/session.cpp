@@ -19,7 +19,7 @@ constexpr int32_t kMaxCacheRows = 1 << 24;
 }  // namespace
 
 Session::Session(std::shared_ptr<const Model> model, int32_t batch, int32_t max_length,
-                 int32_t max_nodes, DType kv_dtype)
+                 int32_t max_nodes, DType kv_dtype, int64_t kv_memory)
     : model_(std::move(model)),
       context_(model_->backend().make_context()),
       max_length_(checked("max_length", max_length, 1, kMaxCacheRows)),
@@ -28,7 +28,7 @@ Session::Session(std::shared_ptr<const Model> model, int32_t batch, int32_t max_
                std::max(std::min(kPrefillChunk, max_length),
                         checked("batch", batch, 1, kMaxBatch) * node_capacity(*model_, max_nodes)),
                max_length),
-      cache_(*model_, kv_dtype, batch, max_length + node_capacity(*model_, max_nodes)),
+      cache_(*model_, kv_dtype, batch, max_length + node_capacity(*model_, max_nodes), kv_memory),
       sequences_(static_cast<size_t>(batch)),
       sampler_(model_->backend(), model_->config().vocab_size, batch,
                node_capacity(*model_, max_nodes)),
@@ -121,6 +121,7 @@ void Session::truncate(int32_t b, int32_t length, int32_t root) {
   checked("length", length, 0, this->length(b));
   if (root != -1) check_token(root);
   s.text.resize(static_cast<size_t>(length));
+  cache_.truncate(s.slot, length);
   if (s.ngrams) s.ngrams->truncate(length);
   s.root = root;
   s.has_hidden = false;

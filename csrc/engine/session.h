@@ -11,8 +11,8 @@
 #include "core/backend.h"
 #include "core/profiled_table.h"
 #include "core/token_tree.h"
+#include "engine/cache_pages.h"
 #include "engine/end_tokens.h"
-#include "engine/kv_cache.h"
 #include "engine/sampler.h"
 #include "engine/sequence.h"
 #include "engine/step_graphs.h"
@@ -35,8 +35,10 @@ struct LookupOptions {
 /// std::invalid_argument, phases out of order std::logic_error; neither changes the state.
 class Session {
  public:
+  /// `kv_memory`: bytes that the K/V cache may take at most; 0: what all sequences need at
+  /// max_length. It is taken as texts grow (on the CPU; a GPU's is reserved at once).
   Session(std::shared_ptr<const Model> model, int32_t batch, int32_t max_length, int32_t max_nodes,
-          DType kv_dtype);
+          DType kv_dtype, int64_t kv_memory = 0);
 
   int32_t batch() const { return static_cast<int32_t>(sequences_.size()); }
   int32_t max_length() const { return max_length_; }
@@ -72,6 +74,18 @@ class Session {
   /// place of its root and tree. After the last piece the token that follows becomes the root.
   void feed(int32_t b, const std::vector<int32_t>& tokens, bool is_last);
   void truncate(int32_t b, int32_t length, int32_t root);
+
+  /// Starts a sequence afresh, from the longest start of `tokens` that the cache holds, of this or
+  /// of another text; returns the rows it has then. The rest, at least the last token, is to be
+  /// fed. It can grow to `max_tokens` tokens (0: max_length) whatever the other sequences do.
+  /// Throws OutOfMemory, and leaves the sequence empty, where the cache has no room for that.
+  int32_t begin(int32_t b, const std::vector<int32_t>& tokens, int32_t max_tokens);
+  /// Whether `begin` would find room, for a sequence that is free.
+  bool can_begin(const std::vector<int32_t>& tokens, int32_t max_tokens) const;
+  /// Forgets a sequence's text; its rows stay for texts that begin alike, until others need the
+  /// room: those that were not used for the longest time go first.
+  void free(int32_t b);
+  CacheStats cache_stats() const { return cache_.stats(); }
 
   void begin_step();
   /// Heads and lookup draft for these of the active sequences until the next call or step.
@@ -120,6 +134,9 @@ class Session {
   const Sequence& sequence(int32_t b) const;
   void require_phase(Phase phase, const char* call) const;
   void check_token(int32_t token) const;
+  std::vector<const std::vector<int32_t>*> texts() const;
+  /// Rows of a text of `max_tokens` tokens and the trees after it; checks both arguments.
+  int32_t rows_of(const std::vector<int32_t>& tokens, int32_t max_tokens) const;
   void set_chunk(Sequence& s, const int32_t* tokens, int32_t count, bool is_last);
   void prefill_chunks(Sequence& s, const int32_t* tokens, int32_t count,
                       std::vector<float>* hidden);
@@ -167,7 +184,7 @@ class Session {
   int32_t max_length_;
   int32_t max_nodes_;
   Decoder decoder_;
-  KvCacheStorage cache_;
+  CachePages cache_;
   StepRows rows_;
   std::vector<Sequence> sequences_;
   std::vector<int32_t> active_;

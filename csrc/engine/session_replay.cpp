@@ -37,6 +37,7 @@ void Session::replay_step() {
   for (Sequence* s : trees_) {
     s->tree_row = rows_.num_rows();
     s->num_tree_rows = s->tree.num_nodes();
+    cache_.reserve(*context_, s->slot, s->length(), s->root_position() + shape.num_nodes);
     rows_.add_drafts(s->slot, s->root_position(), s->tree, shape.num_nodes);
   }
   reserve_logits();

@@ -31,7 +31,8 @@ void Session::publish() {
 }
 
 void Session::compact_rows() {
-  for (CompactParams params : {cache_.compact_scales(), cache_.compact_rows()}) {
+  const KvCacheStorage& storage = cache_.storage();
+  for (CompactParams params : {storage.compact_scales(), storage.compact_rows()}) {
     params.num_sequences = static_cast<int32_t>(trees_.size());
     params.max_path = rows_.max_path();
     params.cache_slots = rows_.slots();

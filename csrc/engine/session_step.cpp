@@ -60,6 +60,9 @@ void Session::begin_rows(const std::vector<int32_t>& sequences) {
 }
 
 void Session::add_rows() {
+  for (const Sequence* s : stepping_) {
+    cache_.reserve(*context_, s->slot, s->length(), s->length() + s->num_rows());
+  }
   for (Sequence* s : trees_) {
     s->tree_row = rows_.num_rows();
     s->num_tree_rows = s->tree.num_nodes();
@@ -94,7 +97,7 @@ void Session::forward(const RowTable& table) {
   outputs.num_targets = num_tree_rows();
   outputs.targets = sampler_.targets();
   if (wants_logits()) outputs.logits = logits_.data();
-  decoder_.forward(*context_, table, cache_.layers(), outputs, interrupt_);
+  decoder_.forward(*context_, table, cache_.storage().layers(), outputs, interrupt_);
   if (!outputs.logits) return;
   ArgmaxParams argmax;
   argmax.num_rows = outputs.num_targets;

@@ -1,4 +1,4 @@
-// The cache's memory: where the planes of the layers are, and what a compaction of it addresses.
+// The cache's memory: where the planes of the layers are in its pages, and what moves in them.
 #include "engine/kv_cache.h"
 
 #include <gtest/gtest.h>
@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels_under_test.h"
@@ -15,7 +16,8 @@ namespace medusa {
 namespace {
 
 constexpr int32_t kSlots = 3;
-constexpr int32_t kRows = 11;
+constexpr int32_t kRows = 300;  // two pages a slot
+constexpr int32_t kPages = 7;
 
 std::shared_ptr<Model> tiny_model() {
   testing::TinyOptions options;
@@ -24,80 +26,125 @@ std::shared_ptr<Model> tiny_model() {
   return testing::make_tiny_model(options);
 }
 
+/// K, V or, of an int8 cache, scales of one layer: rows of every page and head.
 struct Plane {
   uint8_t* data;
-  int64_t row_bytes;
-  int64_t num_rows;  // of all slots and heads
+  int64_t row_bytes, head_bytes, page_bytes;
+  int32_t num_heads;
 
-  int64_t bytes() const { return row_bytes * num_rows; }
+  uint8_t* row(int64_t page, int64_t head, int64_t i) const {
+    return data + page * page_bytes + head * head_bytes + i * row_bytes;
+  }
+  /// visit(page, head, row within the page) for all rows.
+  template <typename F>
+  void for_each_row(F&& visit) const {
+    for (int64_t page = 0; page < kPages; ++page) {
+      for (int64_t head = 0; head < num_heads; ++head) {
+        for (int64_t i = 0; i < kPageRows; ++i) visit(page, head, i);
+      }
+    }
+  }
+  std::vector<uint8_t> bytes_of(int64_t page, int64_t head, int64_t i) const {
+    return {row(page, head, i), row(page, head, i) + row_bytes};
+  }
 };
 
-/// K, V and, of an int8 cache, their scales, layer by layer.
 std::vector<Plane> planes_of(const KvCacheStorage& storage) {
   std::vector<Plane> planes;
   for (const KvCache& layer : storage.layers()) {
-    const int64_t num_rows = int64_t{kSlots} * layer.num_kv_heads * layer.num_rows;
+    const int64_t bytes = dtype_bytes(layer.dtype);
     for (void* data : {layer.k, layer.v}) {
-      planes.push_back({static_cast<uint8_t*>(data),
-                        int64_t{layer.head_size} * dtype_bytes(layer.dtype), num_rows});
+      planes.push_back({static_cast<uint8_t*>(data), layer.row_stride * bytes,
+                        layer.head_stride * bytes, layer.slot_stride * bytes, layer.num_kv_heads});
     }
     for (float* scales : {layer.k_scales, layer.v_scales}) {
-      if (scales) planes.push_back({reinterpret_cast<uint8_t*>(scales), sizeof(float), num_rows});
+      if (!scales) continue;
+      planes.push_back({reinterpret_cast<uint8_t*>(scales), 4, 4 * layer.scale_head_stride,
+                        4 * layer.scale_slot_stride, layer.num_kv_heads});
     }
   }
   return planes;
 }
 
-class KvCacheOf : public ::testing::TestWithParam<DType> {};
+/// A byte that differs from row to row nearby.
+uint8_t mark(size_t plane, int64_t page, int64_t head, int64_t row) {
+  return static_cast<uint8_t>(plane * 31 + static_cast<size_t>(page * 17 + head * 5 + row));
+}
 
-TEST_P(KvCacheOf, PlanesDoNotOverlap) {
-  const std::shared_ptr<Model> model = tiny_model();
-  const KvCacheStorage storage(*model, GetParam(), kSlots, kRows);
-  const std::vector<Plane> planes = planes_of(storage);
-  const size_t per_layer = GetParam() == DType::kInt8 ? 4 : 2;
-  ASSERT_EQ(planes.size(), per_layer * static_cast<size_t>(model->config().num_layers()));
-  for (size_t i = 0; i < planes.size(); ++i) {
-    std::memset(planes[i].data, static_cast<int>(i + 1), static_cast<size_t>(planes[i].bytes()));
-  }
-  for (size_t i = 0; i < planes.size(); ++i) {
-    const std::vector<uint8_t> expected(static_cast<size_t>(planes[i].bytes()),
-                                        static_cast<uint8_t>(i + 1));
-    EXPECT_EQ(std::memcmp(planes[i].data, expected.data(), expected.size()), 0) << "plane " << i;
+void mark_all(const std::vector<Plane>& planes) {
+  for (size_t p = 0; p < planes.size(); ++p) {
+    planes[p].for_each_row([&](int64_t page, int64_t head, int64_t row) {
+      std::memset(planes[p].row(page, head, row), mark(p, page, head, row),
+                  static_cast<size_t>(planes[p].row_bytes));
+    });
   }
 }
 
-TEST_P(KvCacheOf, CompactionMovesARowOfEveryPlaneInItsSlotAlone) {
-  const std::shared_ptr<Model> model = tiny_model();
-  const KvCacheStorage storage(*model, GetParam(), kSlots, kRows);
-  const std::vector<Plane> planes = planes_of(storage);
-  for (const Plane& plane : planes) {  // every row holds its own number
-    for (int64_t row = 0; row < plane.num_rows; ++row) {
-      std::memset(plane.data + row * plane.row_bytes, static_cast<int>(row),
-                  static_cast<size_t>(plane.row_bytes));
-    }
+/// Every row holds the mark of the row that `source` names: (page, row) -> (page, row).
+template <typename F>
+void expect_marks(const std::vector<Plane>& planes, F&& source) {
+  for (size_t p = 0; p < planes.size(); ++p) {
+    planes[p].for_each_row([&](int64_t page, int64_t head, int64_t row) {
+      const auto [from_page, from_row] = source(page, row);
+      const std::vector<uint8_t> expected(static_cast<size_t>(planes[p].row_bytes),
+                                          mark(p, from_page, head, from_row));
+      ASSERT_EQ(planes[p].bytes_of(page, head, row), expected)
+          << "plane " << p << ", page " << page << ", head " << head << ", row " << row;
+    });
   }
+}
+
+using Place = std::pair<int64_t, int64_t>;  // page, row
+
+class KvCacheOf : public ::testing::TestWithParam<DType> {
+ protected:
+  KvCacheOf() : model_(tiny_model()), storage_(*model_, GetParam(), kSlots, kRows, kPages) {}
+
+  std::shared_ptr<Model> model_;
+  KvCacheStorage storage_;
+  cpu::CpuContext context_{1};
+};
+
+TEST_P(KvCacheOf, PlanesDoNotOverlapAndFillThePages) {
+  const std::vector<Plane> planes = planes_of(storage_);
+  const size_t per_layer = GetParam() == DType::kInt8 ? 4 : 2;
+  ASSERT_EQ(planes.size(), per_layer * static_cast<size_t>(model_->config().num_layers()));
+  mark_all(planes);
+  expect_marks(planes, [](int64_t page, int64_t row) { return Place(page, row); });
+  int64_t bytes = 0;
+  for (const Plane& plane : planes) bytes += plane.num_heads * plane.head_bytes;
+  EXPECT_EQ(bytes, KvCacheStorage::page_bytes(model_->config(), GetParam()));
+}
+
+TEST_P(KvCacheOf, CompactionMovesARowOfEveryPlaneInItsSlotAlone) {
+  const std::vector<Plane> planes = planes_of(storage_);
+  storage_.set_page(context_, 1, 0, 5);
+  storage_.set_page(context_, 1, 1, 2);
+  mark_all(planes);
   const int32_t slot = 1, path = 3, count = 1;
-  int32_t length = 5;
-  cpu::CpuContext context(1);
-  for (CompactParams params : {storage.compact_scales(), storage.compact_rows()}) {
+  int32_t length = 254;
+  for (CompactParams params : {storage_.compact_scales(), storage_.compact_rows()}) {
     params.num_sequences = params.max_path = 1;
     params.cache_slots = &slot;
     params.path = &path;
     params.count = &count;
     params.length = &length;
     params.advance = false;
-    if (params.num_caches > 0) kernels_under_test().compact(context, params);
+    if (params.num_caches > 0) kernels_under_test().compact(context_, params);
   }
-  const int64_t num_heads = model->config().num_kv_heads;
-  for (const Plane& plane : planes) {
-    for (int64_t row = 0; row < plane.num_rows; ++row) {
-      const bool is_moved = row / kRows / num_heads == slot && row % kRows == length;
-      const std::vector<uint8_t> expected(static_cast<size_t>(plane.row_bytes),
-                                          static_cast<uint8_t>(is_moved ? row + path : row));
-      EXPECT_EQ(std::memcmp(plane.data + row * plane.row_bytes, expected.data(), expected.size()),
-                0)
-          << "row " << row;
-    }
+  expect_marks(planes, [](int64_t page, int64_t row) {
+    return page == 5 && row == 254 ? Place(2, 1) : Place(page, row);
+  });
+}
+
+TEST_P(KvCacheOf, CopiesTheFirstRowsOfAPage) {
+  const std::vector<Plane> planes = planes_of(storage_);
+  for (int32_t count : {0, 1, 100, 256}) {
+    mark_all(planes);
+    storage_.copy_rows(context_, 6, 3, count);
+    expect_marks(planes, [&](int64_t page, int64_t row) {
+      return page == 3 && row < count ? Place(6, row) : Place(page, row);
+    });
   }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,10 +56,14 @@ class Model:
         batch: int = 1,
         max_length: int | None = None,
         max_nodes: int = DEFAULT_MAX_NODES,
+        kv_memory: int | None = None,
     ) -> Session:
         """A session of `batch` sequences with a cache of `max_length` tokens each: 4096, or what
         the model was made for where that is less. `max_nodes` bounds the trees that can be used.
-        Raises ValueError for sizes out of range and MemoryError if the cache does not fit.
+        `kv_memory`: bytes that the cache may take at most, all sequences together, at least what
+        one of them needs; by default, what all of them need at their longest. On a CPU it is taken
+        as texts grow. Raises ValueError for sizes out of range and MemoryError if the cache does
+        not fit, then or (with `kv_memory`) when the texts need more than it holds.
         """
         integer("batch", batch, 1, _MAX_BATCH)
         limit = self.config.max_position_embeddings
@@ -66,7 +71,9 @@ class Model:
             max_length = min(DEFAULT_MAX_LENGTH, limit)
         integer("max_length", max_length, 1, limit)
         integer("max_nodes", max_nodes, 1, MAX_NODES)
-        return Session(self, batch, max_length, max_nodes)
+        if kv_memory is not None:
+            integer("kv_memory", kv_memory, 1, sys.maxsize)
+        return Session(self, batch, max_length, max_nodes, kv_memory or 0)
 
     @contextlib.contextmanager
     def borrowed_session(self, batch: int, length: int, max_nodes: int) -> Iterator[Session]:

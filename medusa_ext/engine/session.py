@@ -23,14 +23,18 @@ class Session:
     but not fed yet: the next generation feeds it first.
     """
 
-    def __init__(self, model: Model, batch: int, max_length: int, max_nodes: int) -> None:
+    def __init__(
+        self, model: Model, batch: int, max_length: int, max_nodes: int, kv_memory: int = 0
+    ) -> None:
         from .. import _C
 
         self.model = model
         self.batch = batch
         self.max_length = max_length
         self.max_nodes = max_nodes
-        self.native = _C.Session(model.native, batch, max_length, max_nodes, model.kv_dtype)
+        self.native = _C.Session(
+            model.native, batch, max_length, max_nodes, model.kv_dtype, kv_memory
+        )
         self._lock = threading.Lock()
 
     def tokens(self, b: int = 0) -> list[int]:
