@@ -280,3 +280,19 @@ def test_a_budget_of_rows_follows_what_rows_cost() -> None:
         free.observe(free.rows, 0.004)
     assert grown[-1] == MOST_ROWS and all(b <= 2 * a for a, b in itertools.pairwise(grown))
     assert RowBudget(math.inf).prompts_first and not budget.prompts_first
+
+
+def test_memory_for_a_few_serves_many() -> None:
+    model = tiny()
+    page_bytes = _C.Session(model.native, 1, LENGTH, 8).cache_stats()["page_bytes"]
+    engine = Engine(model, SLOTS, max_length=LENGTH, max_nodes=8, kv_memory=2 * page_bytes)
+    prompts = [f"{PROMPT} number {i}" for i in range(8)]
+    requests = [engine.add(prompt, 20, ignore_eos=True) for prompt in prompts]
+    most = 0
+    while not engine.is_idle:
+        engine.step()
+        most = max(most, len(engine.running))
+    assert most == 2
+    for prompt, request in zip(prompts, requests, strict=True):
+        alone = generate(model, prompt, 20, ignore_eos=True)
+        assert request.result.tokens == alone.tokens

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from ..text.prompts import encode
 from .decoding import Chunk, step_all
 from .drafters import make_drafter
@@ -40,14 +42,17 @@ class Engine:
         *,
         max_length: int | None = None,
         max_nodes: int = DEFAULT_MAX_NODES,
+        kv_memory: int | None = None,
         max_slowdown: float = DEFAULT_SLOWDOWN,
     ) -> None:
         """
         Args:
             model: a model, or a session whose sequences are the slots.
-            slots: requests that run at once; the others wait in the order in which they came.
+            slots: requests that run at once; the others wait in the order in which they came, as
+                do those that the cache has no room for.
             max_length: tokens of a request, its prompt included; see `Model.session`.
             max_nodes: nodes of the largest tree that a request may ask for.
+            kv_memory: bytes that the cache may take; see `Model.session`.
             max_slowdown: a step that a prompt enters takes at most so many times as long as the
                 others; `math.inf`: prompts go first.
 
@@ -55,7 +60,7 @@ class Engine:
             ValueError, MemoryError: as `Model.session`.
         """
         if isinstance(model, Model):
-            model = model.session(slots, max_length, max_nodes)
+            model = model.session(slots, max_length, max_nodes, kv_memory)
         self._session = model
         self.clock = Clock()
         self._budget = RowBudget(max_slowdown)
@@ -194,16 +199,25 @@ class Engine:
         native.set_profiling(any(request.options.profile for request in self._running))
 
     def _place(self) -> None:
-        """Gives free sequences to waiting requests: to each the one that knows most of it."""
-        while self._free and (request := self._next_waiting()):
-            tokens = request.prompt.tokens
-            reusable = {b: self._session.common_prefix(b, tokens) for b in sorted(self._free)}
-            b = max(reusable, key=reusable.__getitem__)
-            self.start(request, b, reusable[b], tokens[reusable[b] :])
+        """Gives free sequences to waiting requests, first come first, while the cache has room.
+        Each starts from the longest start of its prompt that another text has left there."""
+        native = self._session.native
+        while self._free and (request := self._first_waiting()):
+            for b in self._free:
+                native.free(b)
+            tokens = np.asarray(request.prompt.tokens, np.int32)
+            most = min(len(tokens) + request.options.max_new_tokens, self._session.max_length)
+            if not native.can_begin(tokens, most):
+                return
+            with self._lock:
+                self._waiting.popleft()
+            b = min(self._free)
+            kept = native.begin(b, tokens, most)
+            self.start(request, b, kept, request.prompt.tokens[kept:])
 
-    def _next_waiting(self) -> Request | None:
+    def _first_waiting(self) -> Request | None:
         with self._lock:
-            return self._waiting.popleft() if self._waiting else None
+            return self._waiting[0] if self._waiting else None
 
     def _chunks(self, entering: Sequence[Request], rows: int) -> list[Chunk]:
         """The next tokens of prompts, first come first, `rows` of them in all."""
