@@ -16,7 +16,7 @@ CSRC = ROOT / "csrc"
 
 # A room may import those before it in the list; the free ones belong to all.
 ROOMS = ("text", "checkpoints", "drafting", "engine", "ops", "api", "training", "cli")
-FREE = {"_C", "_build", "__init__", "files"}
+FREE = {"_C", "_build", "__init__", "extras", "files"}
 # core <- cpu, cuda <- model <- engine <- bindings; ops beside the engine.
 INCLUDES = {
     "core": set(),
