@@ -34,7 +34,9 @@ import gguf
 import numpy as np
 import torch
 from loading_models import tiny_model, write_gguf
+from models import TEMPLATE, byte_tokenizer
 from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
 
 from medusa_ext import _C, files
 from medusa_ext.checkpoints import (
@@ -48,6 +50,7 @@ from medusa_ext.checkpoints.heads.checkpoint import HeadsCheckpoint
 from medusa_ext.checkpoints.packing import build_heads, build_model, choose_formats
 from medusa_ext.checkpoints.source import ModelSource
 from medusa_ext.drafting.trees import Tree
+from medusa_ext.text.chat import encode_chat
 
 CASE_SECONDS = 20
 MAX_GROWTH_BYTES = 400 << 20
@@ -139,8 +142,8 @@ def exercise(directory: Path, tokenizer: bool = False) -> None:
             for start, stop in weight.chunks(1 << 14):
                 weight.rows(start, stop)
                 weight.to_float(start, stop)
-        if tokenizer and source.gguf is not None:
-            load_tokenizer(source)
+        if (tokenizer and source.gguf is not None) or has_tokenizer(directory):
+            use_tokenizer(source)
     if (directory / "heads").exists():
         heads = load_heads(directory / "heads")
         for _, tensor in heads.tensors():
@@ -150,6 +153,20 @@ def exercise(directory: Path, tokenizer: bool = False) -> None:
         check_against_base(heads, source.config)
     if source is not None:
         decode(source, heads)
+
+
+def has_tokenizer(directory: Path) -> bool:
+    return (directory / "base" / "tokenizer_config.json").exists()
+
+
+def use_tokenizer(source: ModelSource) -> None:
+    """Loads it and encodes a conversation, which its template may refuse."""
+    tokenizer = load_tokenizer(source)
+    try:
+        encode_chat(tokenizer, [{"role": "user", "content": "hi"}])
+    except ValueError as error:
+        if not str(error).startswith("prompt: "):
+            raise
 
 
 def decode(source: ModelSource, heads: HeadsCheckpoint | None) -> None:
@@ -183,6 +200,7 @@ def make_templates(folder: Path) -> dict[str, Path]:
         "safetensors": lambda place: model.save_pretrained(place / "base"),
         "sharded": lambda place: model.save_pretrained(place / "base", max_shard_size="60KB"),
         "bin": lambda place: _make_bin(place, model),
+        "tokenizer": lambda place: _make_tokenizer(place, model),
         "heads-v0.1": lambda place: _make_heads(place, "{h}.0.linear.{f}", "{h}.1.weight", {}),
         "heads-v2": lambda place: _make_heads(place, "{h}.0.linear.{f}", "", {"version": "2"}),
         "heads-v3": _make_v3,
@@ -210,6 +228,13 @@ def _make_gguf(place: Path, model: Any) -> None:
     mixed = {"attn_q": types.Q4_0, "attn_v": types.Q4_1, "ffn_up": types.Q5_0, "down": types.BF16}
     path = place / "model.gguf"
     write_gguf(path, model, mixed, rope_freqs=np.ones(8), tokens=VOCAB)
+
+
+def _make_tokenizer(place: Path, model: Any) -> None:
+    model.save_pretrained(place / "base")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer())
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(place / "base")
 
 
 def _make_bin(place: Path, model: Any) -> None:

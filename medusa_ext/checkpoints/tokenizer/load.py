@@ -30,9 +30,14 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     Raises ValueError naming the file if there is none or it is damaged, ImportError naming the
     packages that its kind needs.
     """
+    from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
+
     tokenizer: PreTrainedTokenizerBase = (
         _from_directory(source.path) if source.gguf is None else _from_gguf(source.gguf)
     )
+    if not isinstance(tokenizer.model_max_length, int | float):
+        # transformers compares every text's length with it, only to warn.
+        tokenizer.model_max_length = VERY_LARGE_INTEGER
     return tokenizer
 
 
