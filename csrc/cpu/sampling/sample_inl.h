@@ -63,34 +63,61 @@ inline float noise_bound(uint32_t bits) {
   return static_cast<float>(octaves) * 0.6932f + 1e-3f;
 }
 
+/// Bits from which on noise is smaller than `least`: 2^(33 - octaves) of the octaves that reach it.
+inline uint64_t noise_limit(float least) {
+  int octaves = 1;
+  while (octaves <= 33 && static_cast<float>(octaves) * 0.6932f + 1e-3f < least) ++octaves;
+  return octaves <= 33 ? uint64_t{1} << (33 - octaves) : 0;
+}
+
+/// The best token of a row so far.
+struct Draw {
+  float value = -std::numeric_limits<float>::infinity();
+  int64_t token = -1;
+};
+
+/// The tokens of one chunk against the best so far. Their noise is made in vectors, and nearly all
+/// of it is too small, which is seen by runs of tokens.
+template <typename T>
+void draw_from_chunk(const SampledRow<T>& row, int64_t chunk, uint64_t key, float temperature,
+                     float threshold, Draw& best) {
+  constexpr int kRun = 16;
+  const int64_t begin = chunk * kStatsChunk, end = std::min(begin + kStatsChunk, row.width);
+  uint32_t bits[kStatsChunk];
+  for (int i = 0; i < kStatsChunk; ++i) bits[i] = noise_bits(key, static_cast<int32_t>(begin) + i);
+  // What the chunk's largest logit is short of, and less than that by any rounding errors.
+  const float gap = best.value - row.maxima[chunk] / temperature;
+  const uint64_t limit = noise_limit(gap - 0.01f - 1e-6f * std::fabs(best.value));
+  for (int64_t i = begin; i < end; i += kRun) {
+    int num_below = 0;
+    for (int j = 0; j < kRun; ++j) num_below += bits[i - begin + j] < limit;
+    if (num_below == 0) continue;
+    for (int64_t token = i; token < std::min(i + kRun, end); ++token) {
+      const float x = to_float(row.logits[token]);
+      const float z = x / temperature;
+      if (!(x >= threshold) || z + noise_bound(bits[token - begin]) < best.value) continue;
+      const float value = z + gumbel(bits[token - begin]);
+      if (value > best.value || (value == best.value && token < best.token) || best.token < 0) {
+        best = {value, token};
+      }
+    }
+  }
+}
+
 template <typename T>
 int32_t draw(const SampledRow<T>& row, uint64_t key, float temperature, float threshold) {
   constexpr float kMaxNoise = 22.9f;
   const int64_t chunks = num_chunks(row.width);
   const int64_t first = std::max_element(row.maxima, row.maxima + chunks) - row.maxima;
-  float best = -std::numeric_limits<float>::infinity();
-  int64_t winner = -1;
+  Draw best;
   // The chunk of the largest logit goes first: what it sets as best rules most others out.
   for (int64_t step = 0; step < chunks; ++step) {
     const int64_t c = step == 0 ? first : step <= first ? step - 1 : step;
     const float chunk_bound = row.maxima[c] / temperature + kMaxNoise;
-    if (!(row.maxima[c] >= threshold) || chunk_bound < best) continue;
-    const int64_t end = std::min((c + 1) * kStatsChunk, row.width);
-    for (int64_t i = c * kStatsChunk; i < end; ++i) {
-      const float x = to_float(row.logits[i]);
-      if (!(x >= threshold)) continue;
-      const float z = x / temperature;
-      if (z + kMaxNoise < best) continue;
-      const uint32_t bits = noise_bits(key, static_cast<int32_t>(i));
-      if (z + noise_bound(bits) < best) continue;
-      const float value = z + gumbel(bits);
-      if (value > best || (value == best && i < winner) || winner < 0) {
-        best = value;
-        winner = i;
-      }
-    }
+    if (!(row.maxima[c] >= threshold) || chunk_bound < best.value) continue;
+    draw_from_chunk(row, c, key, temperature, threshold, best);
   }
-  return static_cast<int32_t>(winner);
+  return static_cast<int32_t>(best.token);
 }
 
 /// `memory` holds sample_scratch_floats(width) floats.
