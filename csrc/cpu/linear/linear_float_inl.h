@@ -23,7 +23,7 @@ struct WeightReader<BFloat16> {
   }
 };
 
-/// Inputs between two calls of Prefetch::step.
+/// Inputs to a step of Prefetch.
 constexpr int kFloatStep = 4;
 
 /// tile[r][n] (+)= sum over `count` inputs of x[r][k] * w[k][n]; `starts` starts the tile.
@@ -56,9 +56,15 @@ void float_tile(const W* w, int count, const float* x, int64_t x_stride, float* 
   constexpr std::integral_constant<int, kInputs> kWhole;
   int k = 0;
   for (; k + kFloatStep <= count; k += kFloatStep) {
-    ahead.step<true>();
+    // With two inputs at a time there is too little arithmetic between.
+    constexpr int kParts = kInputs == 1 ? kFloatStep : 0;
+    ahead.begin_step<kParts, true>();
 #pragma GCC unroll 4
-    for (int i = 0; i < kFloatStep; i += kInputs) step(k + i, kWhole);
+    for (int i = 0; i < kFloatStep; i += kInputs) {
+      if constexpr (kParts > 0) ahead.part_of_step<kParts, true>(i);
+      step(k + i, kWhole);
+    }
+    ahead.end_step();
   }
   for (; k + kInputs <= count; k += kInputs) step(k, kWhole);
   if (k < count) step(k, std::integral_constant<int, 1>{});  // an odd last bfloat16 input

@@ -43,7 +43,7 @@ struct QuantizedRows {
 
 /// One group of a panel, int8: sums[r][v] = the 32 products of each output.
 template <int kRows>
-inline void dot_group(const char* group, int64_t g, const QuantizedRows& x,
+inline void dot_group(const char* group, int64_t g, const QuantizedRows& x, Prefetch& ahead,
                       Sums (&sums)[kRows][kPanelVecs]) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -51,8 +51,11 @@ inline void dot_group(const char* group, int64_t g, const QuantizedRows& x,
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) set(sums[r][v], start);
   }
+  constexpr int kParts = kGroupSize / 4;
+  ahead.begin_step<kParts, false>();
 #pragma GCC unroll 8
-  for (int quad = 0; quad < kGroupSize / 4; ++quad) {
+  for (int quad = 0; quad < kParts; ++quad) {
+    ahead.part_of_step<kParts, false>(quad);
     Quads w[kPanelVecs];
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) {
@@ -69,15 +72,18 @@ inline void dot_group(const char* group, int64_t g, const QuantizedRows& x,
 
 /// The same for int4, where quad q holds inputs 4q … 4q+3 and, in the upper halves, 16 further.
 template <int kRows>
-inline void dot_nibble_group(const char* group, int64_t g, const QuantizedRows& x,
+inline void dot_nibble_group(const char* group, int64_t g, const QuantizedRows& x, Prefetch& ahead,
                              NibbleSums (&sums)[kRows][kPanelVecs]) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) set(sums[r][v], kFirstSum);
   }
+  constexpr int kParts = kGroupSize / 8;
+  ahead.begin_step<kParts, false>();
 #pragma GCC unroll 4
-  for (int quad = 0; quad < kGroupSize / 8; ++quad) {
+  for (int quad = 0; quad < kParts; ++quad) {
+    ahead.part_of_step<kParts, false>(quad);
     Quads low[kPanelVecs], high[kPanelVecs];
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) {
@@ -93,7 +99,7 @@ inline void dot_nibble_group(const char* group, int64_t g, const QuantizedRows& 
     }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const Quads x_high = broadcast_quad(x.quad(r, g, quad + kGroupSize / 8));
+      const Quads x_high = broadcast_quad(x.quad(r, g, quad + kParts));
 #pragma GCC unroll 4
       for (int v = 0; v < kPanelVecs; ++v) add_nibble_dot(sums[r][v], high[v], x_high);
     }
@@ -114,13 +120,13 @@ void quantized_tile(const char* panel, int64_t begin, int64_t end, const Quantiz
   }
   for (int64_t g = begin; g < end; ++g) {
     const char* group = panel + g * group_bytes(kFormat);
-    ahead.step<false>();
     std::conditional_t<kFormat.type == WeightType::kInt8, Sums, NibbleSums> sums[kRows][kPanelVecs];
     if constexpr (kFormat.type == WeightType::kInt8) {
-      dot_group<kRows>(group, g, x, sums);
+      dot_group<kRows>(group, g, x, ahead, sums);
     } else {
-      dot_nibble_group<kRows>(group, g, x, sums);
+      dot_nibble_group<kRows>(group, g, x, ahead, sums);
     }
+    ahead.end_step();
     const Float16* scales = group_scales(group, kFormat);
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVecs; ++v) {

@@ -28,13 +28,24 @@ struct Prefetch {
     return {block + kPrefetchBytes + num_steps * first * 64, std::clamp(kLines - first, 0, lines)};
   }
 
+  /// A step has kParts, each of which asks for a line or two amid its arithmetic, where a burst of
+  /// them would wait for the cache. Lines beyond these are asked for at once; where a tile's share
+  /// is less than a line a part, some are asked for twice.
+  template <int kParts, bool kNear>
+  void begin_step() {
+    for (int i = lines < 2 * kParts ? kParts : 2 * kParts; i < lines; ++i) line<kNear>(i);
+  }
+  template <int kParts, bool kNear>
+  void part_of_step(int part) {
+    line<kNear>(part);
+    if (lines >= 2 * kParts) line<kNear>(kParts + part);
+  }
+  void end_step() { next += lines * 64; }
+
   template <bool kNear>
-  void step() {
-    for (int i = 0; i < lines; ++i) {
-      __builtin_prefetch(next + i * 64, 0, 2);
-      if constexpr (kNear) prefetch(next + i * 64 + kNearBytes - kPrefetchBytes);
-    }
-    next += lines * 64;
+  void line(int i) const {
+    __builtin_prefetch(next + i * 64, 0, 2);
+    if constexpr (kNear) prefetch(next + i * 64 + kNearBytes - kPrefetchBytes);
   }
 };
 
