@@ -44,6 +44,7 @@ def native_modules() -> dict[str, Any]:
     settings = _build.Settings.from_environment(os.environ)
     plan = _build.make_plan(ROOT / "csrc", settings)
     compiler = _build.find_compiler(settings)
+    _build.check_tools()
     for name in plan.sources.unlisted():
         print(f"medusa_ext: csrc/{name} is not in csrc/sources.txt", file=sys.stderr)
     # torch reads it when it is imported.

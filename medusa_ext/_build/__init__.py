@@ -10,7 +10,7 @@ from .cuda import find_nvcc
 from .loader import AHEAD_OF_TIME_INFO, ExtensionFinder, Found, look, obtain
 from .settings import BuildError, Settings, cache_directory
 from .sources import ENGINE, MODULES, NOT_IN_THE_MODULE, OPERATORS, Sources, find_root, in_module
-from .toolchain import HOST_FLAGS, NVCC_FLAGS, find_compiler, make_plan
+from .toolchain import HOST_FLAGS, NVCC_FLAGS, check_tools, find_compiler, make_plan
 
 __all__ = [
     "AHEAD_OF_TIME_INFO",
@@ -27,6 +27,7 @@ __all__ = [
     "Sources",
     "build_folder",
     "cache_directory",
+    "check_tools",
     "find_compiler",
     "find_nvcc",
     "find_root",

@@ -22,7 +22,7 @@ from typing import Any
 from .compile import compile_library
 from .settings import BuildError, Settings
 from .sources import LIST_NAME, Sources
-from .toolchain import Compiler, Plan, find_compiler, key
+from .toolchain import Compiler, Plan, check_tools, find_compiler, key
 
 INFO = "build_info.json"
 SNAPSHOT = "csrc"
@@ -62,6 +62,7 @@ def find(plan: Plan, settings: Settings) -> Binary | None:
 def build(plan: Plan, settings: Settings) -> Binary:
     """Compiles `plan` into the cache, or waits for the process that does; returns the binary."""
     compiler = find_compiler(settings)
+    check_tools()
     folder = build_folder(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)

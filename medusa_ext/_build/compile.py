@@ -124,7 +124,7 @@ def torch_environment(plan: Plan, compiler: Compiler, settings: Settings) -> dic
     import ninja
 
     environment = {
-        "PATH": os.pathsep.join((os.environ.get("PATH", os.defpath), ninja.BIN_DIR)),
+        "PATH": os.pathsep.join(filter(None, (os.environ.get("PATH"), ninja.BIN_DIR))),
         "CXX": compiler.command[0],
         "CC": compiler.command[0],  # nvcc's host compiler
         "MAX_JOBS": str(settings.num_jobs()),

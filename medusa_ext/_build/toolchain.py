@@ -106,10 +106,9 @@ class Plan:
         return key([besides, compiler.command, compiler.version, package_version("pybind11")])
 
     def include_directories(self) -> list[Path]:
-        """Our own headers', pybind11's and CUDA's folders; raises BuildError without Python.h."""
+        """Our own headers', pybind11's and CUDA's folders."""
         import pybind11
 
-        check_python_headers()
         folders = [self.sources.root, Path(pybind11.get_include())]
         return folders + (self.cuda.include_directories() if self.cuda else [])
 
@@ -148,8 +147,11 @@ def find_compiler(settings: Settings) -> Compiler:
     )
 
 
-def check_python_headers() -> None:
-    """Raises BuildError that names the missing package if Python.h is not there."""
+def check_tools() -> None:
+    """Raises BuildError that names what compiling needs and is missing: a package, Python.h."""
+    for name in ("ninja", "pybind11"):
+        if importlib.util.find_spec(name) is None:
+            raise BuildError(f"medusa_ext: compiling needs the package {name}: pip install {name}")
     folder = Path(sysconfig.get_paths()["include"])
     if not (folder / "Python.h").is_file():
         raise BuildError(
