@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from .template_limits import check_template, within_limits
+
 Message = Mapping[str, Any]
 
 # Key of a conversation -> argument of `encode_chat`.
@@ -122,7 +124,8 @@ def _render(tokenizer: Any, messages: list[dict[str, Any]], read: Mapping[str, A
     begun = last["role"] == "assistant" and not last.get("tool_calls")
     if begun and not last["content"].strip():
         messages, begun = messages[:-1], False
-    try:
+
+    def render() -> str:
         return str(
             tokenizer.apply_chat_template(
                 messages,
@@ -132,8 +135,19 @@ def _render(tokenizer: Any, messages: list[dict[str, Any]], read: Mapping[str, A
                 **read,
             )
         )
+
+    try:
+        for source in _sources(tokenizer.chat_template):
+            check_template(source)
+        return within_limits(render)
     except Exception as error:  # jinja's own kinds, raised by the template
         raise ValueError(f"prompt: the model's chat template refused it: {error}") from error
+
+
+def _sources(templates: Any) -> list[str]:
+    """The one template, or those that have names."""
+    every = templates.values() if isinstance(templates, Mapping) else [templates]
+    return [source for source in every if isinstance(source, str)]
 
 
 def _control_spellings(tokenizer: Any) -> list[str]:
