@@ -24,6 +24,15 @@ CLASSES = {
     "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
     "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
     "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+    "smollm3": (transformers.SmolLM3Config, transformers.SmolLM3ForCausalLM),
+    "seed_oss": (transformers.SeedOssConfig, transformers.SeedOssForCausalLM),
+    "ernie4_5": (transformers.Ernie4_5Config, transformers.Ernie4_5ForCausalLM),
+}
+# What a family's own defaults would make too large, or wrong for the few tokens of tiny models.
+TINY: dict[str, dict[str, Any]] = {
+    "smollm3": {"pad_token_id": None, "num_hidden_layers": 4},
+    "seed_oss": {"pad_token_id": None, "head_dim": 32},
+    "ernie4_5": {"pad_token_id": None, "head_dim": 32},
 }
 
 
@@ -31,7 +40,7 @@ def tiny_model(family: str, **options: Any) -> Any:
     """A random model of a family with every weight (norms and biases too) away from its default."""
     config_class, model_class = CLASSES[family]
     torch.manual_seed(7)
-    model = model_class(config_class(**(SIZES | options)))
+    model = model_class(config_class(**(SIZES | TINY.get(family, {}) | options)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.5)
@@ -55,7 +64,14 @@ GGUF_NAMES = {
 }
 
 
-def gguf_name(name: str) -> str:
+# Where a family's GGUF names are others.
+GGUF_NAMES_OF: dict[str, dict[str, str]] = {
+    "seed_oss": {"post_attention_layernorm": "post_attention_norm"},
+}
+PERMUTED = ("llama", "smollm3")  # families whose q and k llama.cpp's conversion reorders
+
+
+def gguf_name(name: str, family: str = "") -> str:
     """The GGUF name of a Hugging Face weight."""
     whole = {
         "model.embed_tokens.weight": "token_embd.weight",
@@ -66,7 +82,8 @@ def gguf_name(name: str) -> str:
         return whole[name]
     _, _, layer, rest = name.split(".", 3)
     module, field = rest.rsplit(".", 1)
-    return f"blk.{layer}.{GGUF_NAMES[module]}.{field}"
+    names = GGUF_NAMES | GGUF_NAMES_OF.get(family, {})
+    return f"blk.{layer}.{names[module]}.{field}"
 
 
 def permute(values: np.ndarray, num_heads: int) -> np.ndarray:
@@ -105,7 +122,7 @@ def write_gguf(
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    if family == "qwen3":
+    if family in ("qwen3", "seed_oss", "ernie4_5"):
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
     writer.add_eos_token_id(2)
@@ -132,10 +149,10 @@ def write_gguf(
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        stored, values = gguf_name(name), tensor.float().numpy()
-        if family == "llama" and ".q_proj." in name:
+        stored, values = gguf_name(name, family), tensor.float().numpy()
+        if family in PERMUTED and ".q_proj." in name:
             values = permute(values, config.num_attention_heads)
-        if family == "llama" and ".k_proj." in name:
+        if family in PERMUTED and ".k_proj." in name:
             values = permute(values, config.num_key_value_heads)
         kind = next((t for piece, t in (types or {}).items() if piece in stored), None)
         if raw is not None and name in raw:

@@ -130,6 +130,11 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("qwen2", {}),
     ("qwen2", {"tie_word_embeddings": True}),
     ("qwen3", {"head_dim": 32}),
+    ("smollm3", {"tie_word_embeddings": False}),
+    ("smollm3", {"no_rope_layer_interval": 2}),
+    ("seed_oss", {}),
+    ("seed_oss", {"attention_bias": False, "tie_word_embeddings": True}),
+    ("ernie4_5", {"tie_word_embeddings": False}),
 ]
 
 
@@ -206,7 +211,7 @@ GGUF_TYPES = {
 }
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "smollm3", "seed_oss", "ernie4_5"])
 def test_gguf_models_of_mixed_types(family: str, tmp_path: Path) -> None:
     """Against transformers with the same rounded weights; packed as they are stored, drafts change
     nothing either."""
@@ -215,7 +220,7 @@ def test_gguf_models_of_mixed_types(family: str, tmp_path: Path) -> None:
     write_gguf(path, original, GGUF_TYPES, tokens=TINY_VOCAB)
     with torch.no_grad():
         for name, parameter in original.named_parameters():
-            stored = gguf_name(name)
+            stored = gguf_name(name, family)
             kind = next((t for piece, t in GGUF_TYPES.items() if piece in stored), Type.F32)
             if parameter.ndim == 2:
                 values = gguf.dequantize(gguf.quantize(parameter.numpy(), kind), kind)

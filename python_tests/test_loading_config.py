@@ -156,6 +156,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rope_theta": -1.0}, "rope_theta.*-1.0"),
     ({"tie_word_embeddings": "yes"}, "tie_word_embeddings.*true or false"),
     ({"model_type": "mistral", "sliding_window": -1}, "sliding_window.*-1"),
+    ({"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers.*2 of 0 and 1"),
+    ({"model_type": "smollm3", "use_sliding_window": True}, "use_sliding_window.*false"),
+    ({"model_type": "ernie4_5", "use_bias": True}, "use_bias.*o_proj"),
     (
         {
             "model_type": "qwen2",

@@ -20,6 +20,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"sliding_window": 8}),
     ("qwen2", {}),
     ("qwen3", {"head_dim": 32}),
+    ("smollm3", {}),
+    ("seed_oss", {}),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from .checks import Fields
 from .config import LayerSpec, ModelConfig
@@ -17,6 +17,11 @@ from .limits import (
     MAX_VOCAB,
 )
 from .rope import rope_from_json
+
+_FALSE: Final = dict.fromkeys(
+    ("attention_bias", "attention_out_bias", "mlp_bias", "use_bias"),
+    "false (biases on o_proj and the MLP are not supported)",
+)
 
 
 def decoder_from_json(
@@ -71,15 +76,14 @@ def refuse_unsupported(fields: Fields, flags: tuple[str, ...]) -> None:
         raise fields.fail("quantization_config", need, method)
     for key in flags:
         if fields.flag(key, False):
-            need = "false (biases on o_proj and the MLP are not supported)"
-            raise fields.fail(key, need, True)
+            raise fields.fail(key, _FALSE.get(key, "false (not supported)"), True)
     if fields.number("partial_rotary_factor", 0.0, 1e6, 1.0) != 1.0:
         need = "1.0 (partial rotary embeddings are not supported)"
         raise fields.fail("partial_rotary_factor", need, fields.raw("partial_rotary_factor"))
     experts = fields.integer("num_local_experts", 0, 1 << 20, 0)
     if experts > 1:
         raise fields.fail("num_local_experts", "no mixture of experts", experts)
-    for name in _listed(fields, "architectures"):
+    for name in listed(fields, "architectures"):
         if isinstance(name, str) and name.endswith(("Classification", "QuestionAnswering")):
             raise fields.fail("architectures", "a causal language model", name)
 
@@ -91,7 +95,7 @@ def windowed(
     name, or where it has no such list, those from `first` on."""
     if not window:
         return layers
-    types = _listed(fields, "layer_types")
+    types = listed(fields, "layer_types")
     unknown = [t for t in types if t not in ("full_attention", "sliding_attention")]
     if types and (unknown or len(types) != len(layers)):
         need = f"{len(layers)} of 'full_attention' and 'sliding_attention'"
@@ -104,7 +108,8 @@ def windowed(
     )
 
 
-def _listed(fields: Fields, key: str) -> list[Any]:
+def listed(fields: Fields, key: str) -> list[Any]:
+    """A list, empty where there is none."""
     value = fields.raw(key, [])
     if not isinstance(value, list):
         raise fields.fail(key, "a list", value)

@@ -20,9 +20,10 @@ _GGUF_FACTORS: Final = "rope_freqs.weight"
 class RopeScaling:
     """How the rotary frequencies are scaled.
 
-    kind "none"; "linear": divided by `factor`; "llama3": long wavelengths divided by `factor`,
-    short ones kept, interpolated between (the bands of `apply_scaling` in Meta's code); "factors":
-    divided one by one by `factors` [D/2], as a GGUF file's `rope_freqs` tensor gives them.
+    kind "none"; "still": all are zero, and nothing is turned; "linear": divided by `factor`;
+    "llama3": long wavelengths divided by `factor`, short ones kept, interpolated between (the bands
+    of `apply_scaling` in Meta's code); "factors": divided one by one by `factors` [D/2], as a GGUF
+    file's `rope_freqs` tensor gives them.
     """
 
     kind: str = "none"
@@ -45,6 +46,8 @@ class Rope:
         exponents = np.arange(head_size // 2, dtype=np.float64) * 2.0 / head_size
         plain = self.theta**-exponents
         scaling = self.scaling
+        if scaling.kind == "still":
+            return np.zeros_like(plain)
         if scaling.kind == "linear":
             return plain / scaling.factor
         if scaling.kind == "factors":
@@ -52,6 +55,9 @@ class Rope:
         if scaling.kind == "llama3":
             return _banded_frequencies(plain, scaling)
         return plain
+
+
+NO_ROPE: Final = Rope(scaling=RopeScaling(kind="still"))  # of layers without positions
 
 
 def _banded_frequencies(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from .config import ModelConfig
 from .files.weight import WeightTensor
 
 Transform = Callable[[WeightTensor], WeightTensor]
@@ -21,13 +22,12 @@ def half_rotation_order(num_rows: int, num_heads: int) -> npt.NDArray[np.int64]:
     return order.swapaxes(1, 2).reshape(-1).copy()
 
 
-def halves_from_pairs(num_heads: int) -> Transform:
-    """Turns q or k (matrix or bias) made for rotating adjacent pairs into one that rotates halves.
-
-    Dot products of q and k stay what they were, as both are reordered alike.
+def halves_from_pairs(config: ModelConfig, weight: str) -> Transform | None:
+    """Turns q, k and their biases made for rotating adjacent pairs into such that rotate halves;
+    None for other weights. Dot products of q and k stay what they were: both are reordered alike.
     """
-
-    def transform(weight: WeightTensor) -> WeightTensor:
-        return weight.with_row_order(half_rotation_order(weight.shape[0], num_heads))
-
-    return transform
+    heads = {"q": config.num_query_heads, "k": config.num_kv_heads}
+    count = heads.get(weight.removesuffix("_bias"))
+    if count is None:
+        return None
+    return lambda stored: stored.with_row_order(half_rotation_order(stored.shape[0], count))

@@ -31,7 +31,7 @@ class Family:
         "final_norm": ("model.norm.weight", "output_norm.weight"),
         "lm_head": ("lm_head.weight", "output.weight"),
     }
-    layer_names: ClassVar[Mapping[str, tuple[str, str]]] = {
+    layer_names: ClassVar[dict[str, tuple[str, str]]] = {
         "attn_norm": ("input_layernorm.weight", "attn_norm.weight"),
         "q": ("self_attn.q_proj.weight", "attn_q.weight"),
         "k": ("self_attn.k_proj.weight", "attn_k.weight"),

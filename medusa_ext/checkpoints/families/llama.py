@@ -15,9 +15,7 @@ class Llama(Family):
 
     def transform(self, config: ModelConfig, weight: str, *, in_gguf: bool) -> Transform | None:
         """GGUF files store q and k with each head's rows interleaved for adjacent-pair rotation."""
-        heads = {"q": config.num_query_heads, "k": config.num_kv_heads}
-        count = heads.get(weight.removesuffix("_bias"))
-        return halves_from_pairs(count) if in_gguf and count is not None else None
+        return halves_from_pairs(config, weight) if in_gguf else None
 
 
 FAMILY = Llama()
