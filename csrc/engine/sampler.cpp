@@ -1,8 +1,25 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
+#include <string>
+
+#include "core/checks.h"
 
 namespace medusa {
+
+const SamplingRule& checked_rule(const SamplingRule& rule, int32_t vocab_size) {
+  const auto in_range = [](const char* name, float value, float least, float most) {
+    if (value >= least && value <= most) return;
+    fail(name, "a number from " + std::to_string(least) + " to " + std::to_string(most),
+         std::to_string(value));
+  };
+  in_range("temperature", rule.temperature, 0, 1e4f);
+  in_range("top_p", rule.top_p, 0, 1);
+  in_range("epsilon", rule.epsilon, 0, 1);
+  in_range("delta", rule.delta, 0, 1e4f);
+  checked("top_k", rule.top_k, 0, vocab_size);
+  return rule;
+}
 
 Sampler::Sampler(const Backend& backend, int32_t vocab_size, int32_t max_sequences,
                  int32_t max_nodes)

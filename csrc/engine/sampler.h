@@ -23,6 +23,9 @@ struct SamplingKinds {
   int key() const { return greedy + 2 * drawn + 4 * typical + 8 * filters; }
 };
 
+/// A rule whose numbers are in range; std::invalid_argument names the one that is not.
+const SamplingRule& checked_rule(const SamplingRule& rule, int32_t vocab_size);
+
 class Sampler {
  public:
   Sampler() = default;

@@ -49,17 +49,19 @@ struct Sequence {
   /// Of the step at hand.
   int32_t num_rows() const { return static_cast<int32_t>(chunk.size()) + tree.num_nodes(); }
 
-  void begin_step(int32_t max_nodes, int32_t max_length) {
-    is_fed = false;
-    chunk.clear();
-    tree.clear();
-    if (root >= 0) tree.reset(root, max_nodes, max_length - length() - 1);
-  }
-  void forget_rows() {
-    chunk_row = tree_row = -1;
-    num_chunk_rows = num_tree_rows = 0;
-    has_logits = false;
-  }
+  void set_sampling(const SamplingRule& new_rule, uint64_t new_seed);
+  /// Forgets everything from `new_length` on.
+  void truncate(int32_t new_length, int32_t new_root);
+
+  /// The root alone, if there is one.
+  void begin_step(int32_t max_nodes, int32_t max_length);
+  /// A piece of the prompt in the place of root and tree.
+  void feed(const int32_t* tokens, int32_t count, bool is_last);
+  void forget_rows();
+  /// What the step appended, without a tree; `take_tree` follows where there is one.
+  void take_chunk();
+  /// Of `count` accepted nodes.
+  void take_tree(const int32_t* accepted_path, const int32_t* tokens, int32_t count);
 };
 
 }  // namespace medusa

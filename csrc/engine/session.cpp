@@ -10,11 +10,18 @@
 namespace medusa {
 namespace {
 
-/// Rows of one prefill forward: enough for the arithmetic limit, small enough for its buffers.
-constexpr int32_t kPrefillChunk = 512;
-
 constexpr int32_t kMaxBatch = 4096;
 constexpr int32_t kMaxCacheRows = 1 << 24;
+
+SessionSizes checked_sizes(const Model& model, int32_t batch, int32_t max_length,
+                           int32_t max_nodes) {
+  SessionSizes sizes;
+  sizes.batch = checked("batch", batch, 1, kMaxBatch);
+  sizes.max_length = checked("max_length", max_length, 1, kMaxCacheRows);
+  sizes.max_nodes = checked("max_nodes", max_nodes, 1, TokenTree::kMaxNodes);
+  if (RecordedExecutor::supports(model, max_nodes)) sizes.max_nodes = StepGraphs::bucket(max_nodes);
+  return sizes;
+}
 
 }  // namespace
 
@@ -22,28 +29,20 @@ Session::Session(std::shared_ptr<const Model> model, int32_t batch, int32_t max_
                  int32_t max_nodes, DType kv_dtype, int64_t kv_memory)
     : model_(std::move(model)),
       context_(model_->backend().make_context()),
-      max_length_(checked("max_length", max_length, 1, kMaxCacheRows)),
-      max_nodes_(checked("max_nodes", max_nodes, 1, TokenTree::kMaxNodes)),
-      decoder_(model_,
-               std::max(std::min(kPrefillChunk, max_length),
-                        checked("batch", batch, 1, kMaxBatch) * node_capacity(*model_, max_nodes)),
-               max_length),
-      cache_(*model_, kv_dtype, batch, max_length + node_capacity(*model_, max_nodes), kv_memory),
-      sequences_(static_cast<size_t>(batch)),
-      sampler_(model_->backend(), model_->config().vocab_size, batch,
-               node_capacity(*model_, max_nodes)),
-      ring_(model_->backend(), batch, node_capacity(*model_, max_nodes)),
-      end_tokens_(model_->backend(), *context_, batch),
-      is_replayed_(replays(*model_, max_nodes)) {
-  const Backend& backend = model_->backend();
-  last_hidden_ = DeviceArray<float>(backend, int64_t{batch} * model_->config().hidden_size);
-  slots_ = DeviceArray<int32_t>(backend, batch);
-  roots_ = DeviceArray<int32_t>(backend, batch);
+      max_length_(max_length),
+      max_nodes_(max_nodes),
+      step_(model_, *context_, checked_sizes(*model_, batch, max_length, max_nodes), kv_dtype,
+            kv_memory),
+      head_drafts_(model_, *context_, step_.last_hidden().data(), batch) {
+  sequences_.resize(static_cast<size_t>(batch));
   for (int32_t b = 0; b < batch; ++b) {
     sequences_[static_cast<size_t>(b)].slot = b;
     active_.push_back(b);
   }
-  allocate_rows();
+  if (RecordedExecutor::supports(*model_, max_nodes)) {
+    recorded_ = std::make_unique<RecordedExecutor>();
+  }
+  set_profiling(false);
 }
 
 Session::Busy::Busy(Session& session) : session_(session) {
@@ -61,32 +60,21 @@ const Sequence& Session::sequence(int32_t b) const {
   return sequences_[static_cast<size_t>(checked("sequence", b, 0, batch() - 1))];
 }
 
+const std::vector<Sequence*>& Session::select(const std::vector<int32_t>& sequences) {
+  selected_.clear();
+  for (int32_t b : sequences) selected_.push_back(&sequence(b));
+  return selected_;
+}
+
 void Session::require_phase(Phase phase, const char* call) const {
   if (phase_ == phase) return;
   throw std::logic_error(std::string(call) +
                          ": out of order; a step is begin_step, drafts, verify, accept, compact");
 }
 
-void Session::check_token(int32_t token) const {
-  checked("token", token, 0, model_->config().vocab_size - 1);
-}
-
-void Session::set_sampling(int32_t b, const SamplingRule& rule, uint64_t seed) {
-  Sequence& s = sequence(b);
-  const auto in_range = [](const char* name, float value, float least, float most) {
-    if (value >= least && value <= most) return;
-    throw std::invalid_argument(std::string(name) + ": needs a number from " +
-                                std::to_string(least) + " to " + std::to_string(most) + ", got " +
-                                std::to_string(value));
-  };
-  in_range("temperature", rule.temperature, 0, 1e4f);
-  in_range("top_p", rule.top_p, 0, 1);
-  in_range("epsilon", rule.epsilon, 0, 1);
-  in_range("delta", rule.delta, 0, 1e4f);
-  checked("top_k", rule.top_k, 0, model_->config().vocab_size);
-  s.rule = rule;
-  s.rule.typical = rule.typical && s.samples();
-  s.seed = seed;
+void Session::end_phase(Phase phase) {
+  if (is_profiling_) model_->backend().synchronize(*context_);
+  phase_ = phase;
 }
 
 void Session::set_active(std::vector<int32_t> active) {
@@ -98,34 +86,47 @@ void Session::set_active(std::vector<int32_t> active) {
   phase_ = Phase::kIdle;
 }
 
+void Session::set_sampling(int32_t b, const SamplingRule& rule, uint64_t seed) {
+  sequence(b).set_sampling(checked_rule(rule, model_->config().vocab_size), seed);
+}
+
 void Session::set_end_tokens(int32_t b, std::vector<int32_t> tokens) {
-  const int32_t slot = sequence(b).slot;
-  if (end_tokens_.set(*context_, slot, std::move(tokens))) graphs_.clear();
+  step_.set_end_tokens(sequence(b).slot, std::move(tokens));
 }
 
 void Session::set_profiling(bool profiling) {
   is_profiling_ = profiling;
   times_.synchronize = model_->backend().synchronize;
   context_->times = profiling ? &times_ : nullptr;
-  is_replayed_ = replays(*model_, max_nodes_) && !profiling;
+  usual_ = &eager_;
+  if (recorded_ && !profiling) usual_ = recorded_.get();
   phase_ = Phase::kIdle;
 }
 
-void Session::end_phase(Phase phase) {
-  if (is_profiling_) model_->backend().synchronize(*context_);
-  phase_ = phase;
+void Session::verify() {
+  require_phase(Phase::kDrafting, "verify");
+  for (const Sequence* s : select(active_)) {
+    if (s->num_rows() > 0) continue;
+    fail("verify: sequence " + std::to_string(s->slot), "a prefill or a feed first", s->root);
+  }
+  prefilled_ = nullptr;
+  step_.begin(selected_);
+  executor_ = step_.has_chunks() ? &eager_ : usual_;
+  executor_->verify(step_, head_drafts_);
+  end_phase(Phase::kVerified);
 }
 
-void Session::truncate(int32_t b, int32_t length, int32_t root) {
-  Sequence& s = sequence(b);
-  checked("length", length, 0, this->length(b));
-  if (root != -1) check_token(root);
-  s.text.resize(static_cast<size_t>(length));
-  cache_.truncate(s.slot, length);
-  if (s.ngrams) s.ngrams->truncate(length);
-  s.root = root;
-  s.has_hidden = false;
-  phase_ = Phase::kIdle;
+void Session::accept() {
+  require_phase(Phase::kVerified, "accept");
+  executor_->accept(step_);
+  end_phase(Phase::kAccepted);
+}
+
+void Session::compact() {
+  require_phase(Phase::kAccepted, "compact");
+  executor_->finish(step_);
+  step_.take_results();
+  end_phase(Phase::kIdle);
 }
 
 }  // namespace medusa

@@ -3,33 +3,20 @@
 
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#include "core/backend.h"
 #include "core/profiled_table.h"
 #include "core/token_tree.h"
-#include "engine/cache_pages.h"
-#include "engine/end_tokens.h"
-#include "engine/sampler.h"
+#include "engine/executor.h"
+#include "engine/head_drafts.h"
+#include "engine/lookup_drafts.h"
 #include "engine/sequence.h"
-#include "engine/step_graphs.h"
-#include "engine/step_ring.h"
-#include "engine/step_rows.h"
-#include "model/decoder.h"
-#include "model/heads.h"
+#include "engine/step.h"
 #include "model/model.h"
 
 namespace medusa {
-
-struct LookupOptions {
-  int32_t max_nodes = 0;  // drafted nodes at most
-  int32_t max_ngram = 0;
-  int32_t min_ngram = 0;
-  int32_t max_branches = 0;
-};
 
 /// One step: begin_step, drafts and feeds, verify, accept, compact. Faults in arguments are
 /// std::invalid_argument, phases out of order std::logic_error; neither changes the state.
@@ -50,6 +37,8 @@ class Session {
   const StepTree& tree(int32_t b) const { return sequence(b).tree; }
   const std::vector<int32_t>& accepted_path(int32_t b) const { return sequence(b).path; }
   const std::vector<int32_t>& emitted(int32_t b) const { return sequence(b).emitted; }
+  /// Kinds of steps that were recorded to be replayed; 0 where the backend does not.
+  size_t num_recorded_steps() const { return recorded_ ? recorded_->num_recorded() : 0; }
 
   void set_num_threads(int num_threads) { context_->set_num_threads(num_threads); }
   void set_active(std::vector<int32_t> active);
@@ -60,7 +49,7 @@ class Session {
   void keep_logits(int32_t b, bool keep) { sequence(b).keeps_logits = keep; }
   /// Called between the layers of every forward, on the thread that runs it. What it throws leaves
   /// the session as it was before the call; a step stands before its verify.
-  void set_interrupt(ForwardObserver check) { interrupt_ = std::move(check); }
+  void set_interrupt(ForwardObserver check) { step_.set_interrupt(std::move(check)); }
   /// Every phase ends when its work has: a clock beside it tells the truth, and no step is
   /// replayed.
   void set_profiling(bool profiling);
@@ -70,9 +59,6 @@ class Session {
   /// Appends tokens in chunks; the next token becomes the root. `hidden`, if not null, receives
   /// the final-norm output of every token, [count, H].
   int32_t prefill(int32_t b, const int32_t* tokens, int32_t count, std::vector<float>* hidden);
-  /// In the drafting phase: this step appends a piece of a prompt to an active sequence, in the
-  /// place of its root and tree. After the last piece the token that follows becomes the root.
-  void feed(int32_t b, const std::vector<int32_t>& tokens, bool is_last);
   void truncate(int32_t b, int32_t length, int32_t root);
 
   /// Starts a sequence afresh, from the longest start of `tokens` that the cache holds, of this or
@@ -85,9 +71,12 @@ class Session {
   /// Forgets a sequence's text; its rows stay for texts that begin alike, until others need the
   /// room: those that were not used for the longest time go first.
   void free(int32_t b);
-  CacheStats cache_stats() const { return cache_.stats(); }
+  CacheStats cache_stats() const { return step_.cache().stats(); }
 
   void begin_step();
+  /// In the drafting phase: this step appends a piece of a prompt to an active sequence, in the
+  /// place of its root and tree. After the last piece the token that follows becomes the root.
+  void feed(int32_t b, const std::vector<int32_t>& tokens, bool is_last);
   /// Heads and lookup draft for these of the active sequences until the next call or step.
   void draft_for(std::vector<int32_t> sequences);
   int32_t add_node(int32_t b, int32_t parent, int32_t token);
@@ -99,9 +88,6 @@ class Session {
   void verify();
   void accept();
   void compact();
-
-  /// Kinds of steps that were recorded to be replayed; 0 where the backend does not.
-  size_t num_recorded_steps() const { return graphs_.num_recorded(); }
 
   /// Top-k ids and log-probabilities [B', K, k] of the heads at the present state of the active
   /// sequences.
@@ -132,89 +118,38 @@ class Session {
 
   Sequence& sequence(int32_t b);
   const Sequence& sequence(int32_t b) const;
+  const std::vector<Sequence*>& select(const std::vector<int32_t>& sequences);
+  bool is_active(int32_t b) const;
+  void require_rows(int32_t b) const;
   void require_phase(Phase phase, const char* call) const;
+  void end_phase(Phase phase);
   void check_token(int32_t token) const;
   std::vector<const std::vector<int32_t>*> texts() const;
   /// Rows of a text of `max_tokens` tokens and the trees after it; checks both arguments.
   int32_t rows_of(const std::vector<int32_t>& tokens, int32_t max_tokens) const;
-  void set_chunk(Sequence& s, const int32_t* tokens, int32_t count, bool is_last);
   void prefill_chunks(Sequence& s, const int32_t* tokens, int32_t count,
                       std::vector<float>* hidden);
-  /// Makes room for forwards of `num_rows` rows.
-  void reserve_rows(int32_t num_rows);
-  void allocate_rows();
-  void reserve_logits();
-  int32_t num_tree_rows() const { return rows_.first_row(static_cast<int32_t>(trees_.size())); }
-  bool wants_logits() const;
-  void begin_rows(const std::vector<int32_t>& sequences);
-  void add_rows();
-  /// The forward of the rows that the step's sequences add.
-  void run_rows();
-  void forward(const RowTable& table);
-  void finish_step();
-  void end_step();
-  void take_results();
-  void end_phase(Phase phase);
-  void publish();
-  void compact_rows();
-
-  /// Whether steps of sessions with such trees are recorded and replayed.
-  static bool replays(const Model& model, int32_t max_nodes);
-  /// Nodes that buffers must hold: of trees padded for replayed steps, where there are such.
-  static int32_t node_capacity(const Model& model, int32_t max_nodes);
-  void replay_step();
-  void run_step(const StepShape& shape);
-  MergeDraftsParams run_heads(const StepShape& shape);
-  void evaluate_heads(const std::shared_ptr<const Heads>& heads,
-                      const std::vector<int32_t>& sequences, int32_t top_k,
-                      std::vector<int32_t>* ids, std::vector<float>* log_probs);
-  /// The heads' nodes; without `ids` the step itself will find their tokens.
-  void add_head_nodes(int32_t b, const TokenTree& tree, const int32_t* ids, int32_t top_k);
-  /// Of a step that is not replayed after all: the heads' nodes get their tokens.
-  void resolve_head_nodes();
-  void draft_lookup_branches(Sequence& s, const LookupOptions& options);
-  void keep_last_hidden();
-  void require_rows(int32_t b) const;
-  void copy_rows(float* out, const float* rows, int64_t num_floats);
-  NGramIndex& ngrams(Sequence& s, const LookupOptions& options);
-  HeadsRunner& runner(const std::shared_ptr<const Heads>& heads);
 
   std::shared_ptr<const Model> model_;
   std::unique_ptr<Context> context_;
   int32_t max_length_;
   int32_t max_nodes_;
-  Decoder decoder_;
-  CachePages cache_;
-  StepRows rows_;
   std::vector<Sequence> sequences_;
   std::vector<int32_t> active_;
   std::vector<int32_t> drafting_;    // of the active ones, those that drafts are for
-  std::vector<Sequence*> stepping_;  // in the step at hand
-  std::vector<Sequence*> trees_;     // those of them with a tree, the first of `rows_`
-  Sampler sampler_;
-  ForwardObserver interrupt_;
-  bool has_prefill_logits_ = false;
+  std::vector<Sequence*> selected_;  // scratch: the sequences of a call
+  Step step_;
+  HeadDrafts head_drafts_;
+  LookupDrafts lookup_drafts_;
+  EagerExecutor eager_;
+  std::unique_ptr<RecordedExecutor> recorded_;  // where steps can be recorded
+  Executor* usual_ = &eager_;                   // of steps without prompts
+  Executor* executor_ = &eager_;                // of the step at hand
   Phase phase_ = Phase::kIdle;
-  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
-
-  DeviceArray<float> hidden_;       // [R, H] of the last forward
-  DeviceArray<float> last_hidden_;  // [B, H] of each sequence's last accepted node
-  DeviceArray<float> logits_;       // [rows of trees, V] of the last forward that stored them
-  DeviceArray<int32_t> slots_;      // [B] of a head evaluation
-  DeviceArray<int32_t> roots_;      // [B]
-  std::vector<int32_t> host_ids_, matches_, node_map_, drafters_;
-  StepRing ring_;
-  EndTokens end_tokens_;
-  std::map<const Heads*, std::pair<std::shared_ptr<const Heads>, HeadsRunner>> runners_;
-
-  bool is_replayed_;               // where the step has no chunks
-  bool step_is_replayed_ = false;  // the step at hand
   bool is_profiling_ = false;
   KernelTimes times_;
-  StepGraphs graphs_;
-  bool is_uploading_ = false;  // the device may still read what `rows_` holds on the host
-  std::shared_ptr<const Heads> drafting_heads_;  // that the step will run itself
-  int32_t drafting_top_k_ = 0;
+  const Sequence* prefilled_ = nullptr;  // whose prefill was the last forward
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 };
 
 }  // namespace medusa

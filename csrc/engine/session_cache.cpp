@@ -17,24 +17,24 @@ int32_t Session::rows_of(const std::vector<int32_t>& tokens, int32_t max_tokens)
   checked("prompt tokens", count, 1, max_length_);
   for (int32_t token : tokens) check_token(token);
   const int32_t most = max_tokens == 0 ? max_length_ : max_tokens;
-  return checked("max_tokens", most, count, max_length_) + node_capacity(*model_, max_nodes_);
+  return checked("max_tokens", most, count, max_length_) + step_.sizes().max_nodes;
 }
 
 bool Session::can_begin(const std::vector<int32_t>& tokens, int32_t max_tokens) const {
-  return cache_.can_begin(tokens, rows_of(tokens, max_tokens), texts());
+  return step_.cache().can_begin(tokens, rows_of(tokens, max_tokens), texts());
 }
 
 int32_t Session::begin(int32_t b, const std::vector<int32_t>& tokens, int32_t max_tokens) {
   const int32_t num_rows = rows_of(tokens, max_tokens);
   free(b);
-  const int32_t reused = cache_.begin(*context_, b, tokens, num_rows, texts());
+  const int32_t reused = step_.cache().begin(*context_, b, tokens, num_rows, texts());
   sequence(b).text.assign(tokens.begin(), tokens.begin() + reused);
   return reused;
 }
 
 void Session::free(int32_t b) {
   Sequence& s = sequence(b);
-  cache_.release(b, s.text);
+  step_.cache().release(b, s.text);
   s.text.clear();
   truncate(b, 0, -1);
 }

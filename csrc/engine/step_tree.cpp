@@ -21,6 +21,15 @@ void StepTree::clear() {
   depths_.clear();
 }
 
+void StepTree::assign(const std::vector<int32_t>& tokens, const std::vector<int32_t>& parents) {
+  reset(tokens_[0], max_nodes_, max_depth_);
+  nodes_.assign(1, 0);
+  for (size_t node = 1; node < tokens.size(); ++node) {
+    const int32_t parent = nodes_[static_cast<size_t>(parents[node])];
+    nodes_.push_back(parent < 0 ? -1 : add(parent, tokens[node]));
+  }
+}
+
 int32_t StepTree::child(int32_t parent, int32_t token) const {
   int32_t node = last_children_[static_cast<size_t>(parent)];
   while (node >= 0 && tokens_[static_cast<size_t>(node)] != token) {
