@@ -27,12 +27,14 @@ CLASSES = {
     "smollm3": (transformers.SmolLM3Config, transformers.SmolLM3ForCausalLM),
     "seed_oss": (transformers.SeedOssConfig, transformers.SeedOssForCausalLM),
     "ernie4_5": (transformers.Ernie4_5Config, transformers.Ernie4_5ForCausalLM),
+    "exaone4": (transformers.Exaone4Config, transformers.Exaone4ForCausalLM),
 }
 # What a family's own defaults would make too large, or wrong for the few tokens of tiny models.
 TINY: dict[str, dict[str, Any]] = {
-    "smollm3": {"pad_token_id": None, "num_hidden_layers": 4},
+    "smollm3": {"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2, "num_hidden_layers": 4},
     "seed_oss": {"pad_token_id": None, "head_dim": 32},
     "ernie4_5": {"pad_token_id": None, "head_dim": 32},
+    "exaone4": {"num_hidden_layers": 4, "sliding_window": 8, "sliding_window_pattern": 4},
 }
 
 

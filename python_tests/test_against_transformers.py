@@ -135,6 +135,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("seed_oss", {}),
     ("seed_oss", {"attention_bias": False, "tie_word_embeddings": True}),
     ("ernie4_5", {"tie_word_embeddings": False}),
+    ("exaone4", {}),
+    ("exaone4", {"sliding_window_pattern": 2}),
 ]
 
 

@@ -123,6 +123,17 @@ def test_sliding_window_follows_the_family() -> None:
         assert [config.layers[i].window for i in range(2)] == [32, 0]
 
 
+def test_layers_without_positions() -> None:
+    smollm3 = parsed(model_type="smollm3", no_rope_layers=[0, 1])
+    assert [layer.rope for layer in smollm3.layers] == [1, 0]
+    assert not smollm3.inverse_frequencies[1].any() and smollm3.inverse_frequencies[0].all()
+    types = ["full_attention", "sliding_attention"]
+    exaone = parsed(model_type="exaone4", sliding_window=8, layer_types=types)
+    assert [(layer.rope, layer.window) for layer in exaone.layers] == [(1, 0), (0, 8)]
+    plain = parsed(model_type="exaone4", sliding_window=None)
+    assert plain.layers == (LayerSpec(qk_norm=True, pre_norm=False, post_norm=True),) * 2
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "gpt2"}, "model_type.*supported architecture.*'gpt2'"),
     ({"model_type": None}, "model_type.*a string"),

@@ -115,7 +115,7 @@ def test_families_are_named_in_their_own_files_only() -> None:
     """What the rest of the code does for a family, it does for what the record says. Benchmarks
     name published models and their peers."""
     name = re.compile(rf"\b({'|'.join(FAMILIES)})\b(?!\.cpp|-gguf)", re.IGNORECASE)
-    files = product_files(PACKAGE, ".py")
+    files = product_files(CSRC, ".h", ".cpp", ".cu", ".cuh") + product_files(PACKAGE, ".py")
     own = {PACKAGE / place for place in ("checkpoints/families", "checkpoints/tokenizer", "bench")}
     found = [
         f"{path.relative_to(ROOT)}: {name.findall(path.read_text())}"

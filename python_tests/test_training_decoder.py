@@ -22,6 +22,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {"head_dim": 32}),
     ("smollm3", {}),
     ("seed_oss", {}),
+    ("exaone4", {}),
 ]
 
 
@@ -57,7 +58,9 @@ def test_gradients_are_those_of_transformers(family: str, options: dict[str, Any
     ids = token_ids()
     other = decoder(family, options)
     first = other.layers[0]
-    asked = (other.embedding, first.qkv, first.output, first.down, first.ffn_norm)
+    norm = first.ffn_post_norm if first.ffn_norm is None else first.ffn_norm
+    assert norm is not None
+    asked = (other.embedding, first.qkv, first.output, first.down, norm)
     for tensor in asked:
         tensor.requires_grad_()
     other.logits(other.forward(ids))[0, -1].square().sum().backward()
@@ -70,7 +73,7 @@ def test_gradients_are_those_of_transformers(family: str, options: dict[str, Any
         torch.cat([projection.weight.grad for projection in projections]),
         layer.self_attn.o_proj.weight.grad,
         layer.mlp.down_proj.weight.grad,
-        layer.post_attention_layernorm.weight.grad,
+        getattr(layer, "post_feedforward_layernorm", layer.post_attention_layernorm).weight.grad,
     )
     for tensor, gradient in zip(asked, expected, strict=True):
         assert tensor.grad is not None

@@ -158,8 +158,14 @@ void ModelBuilder::add_layer(const Formats& formats, int32_t index) {
     array = DeviceArray<float>(backend, size);
     slots_.add_vector(prefix + name, array.data(), size);
   };
-  vector("attn_norm", layer.attn_norm, shape.hidden_size);
-  vector("ffn_norm", layer.ffn_norm, shape.hidden_size);
+  if (spec.pre_norm) {
+    vector("attn_norm", layer.attn_norm, shape.hidden_size);
+    vector("ffn_norm", layer.ffn_norm, shape.hidden_size);
+  }
+  if (spec.post_norm) {
+    vector("attn_post_norm", layer.attn_post_norm, shape.hidden_size);
+    vector("ffn_post_norm", layer.ffn_post_norm, shape.hidden_size);
+  }
   if (spec.qk_norm) {
     vector("q_norm", layer.q_norm, shape.head_size);
     vector("k_norm", layer.k_norm, shape.head_size);

@@ -8,10 +8,12 @@ namespace medusa {
 
 /// What one layer does where layers differ, within a model or between families.
 struct LayerSpec {
-  int32_t window = 0;     // positions a query sees, its own included; 0: all before it
-  int32_t rope = 0;       // which of the rotary tables turns q and k
-  bool qkv_bias = false;  // q, k and v have biases
-  bool qk_norm = false;   // each head of q and k is normalised before it is turned
+  int32_t window = 0;      // positions a query sees, its own included; 0: all before it
+  int32_t rope = 0;        // which of the rotary tables turns q and k
+  bool qkv_bias = false;   // q, k and v have biases
+  bool qk_norm = false;    // each head of q and k is normalised before it is turned
+  bool pre_norm = true;    // attention and MLP read the normalised stream
+  bool post_norm = false;  // what attention and MLP add to the stream is normalised
 };
 
 struct ModelConfig {
@@ -40,6 +42,8 @@ void visit_fields(LayerSpec& layer, const Visit& visit) {
   visit("rope", layer.rope);
   visit("qkv_bias", layer.qkv_bias);
   visit("qk_norm", layer.qk_norm);
+  visit("pre_norm", layer.pre_norm);
+  visit("post_norm", layer.post_norm);
 }
 
 template <typename Visit>

@@ -28,6 +28,9 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t max_rows, int32_t m
     grow(mixed_bytes, layer.down.packed);
   }
   grow(input_bytes, model_->lm_head());
+  const bool any_post_norm = std::any_of(config.layers.begin(), config.layers.end(),
+                                         [](const LayerSpec& layer) { return layer.post_norm; });
+  if (any_post_norm) added_ = DeviceArray<float>(backend, residual_.size());
   inputs_ = DeviceArray<uint8_t>(backend, input_bytes);
   mixed_ = DeviceArray<uint8_t>(backend, mixed_bytes);
 }
@@ -75,6 +78,42 @@ Activations Decoder::normalize(Context& context, const float* weight, int32_t fi
   return norm.out;
 }
 
+Activations Decoder::read_stream(Context& context, const DeviceArray<float>& norm, int32_t num_rows,
+                                 const PackedMatrix& reader) {
+  if (norm.size() > 0) return normalize(context, norm.data(), 0, num_rows, reader, nullptr);
+  QuantizeParams params;
+  params.num_rows = num_rows;
+  params.width = model_->config().hidden_size;
+  params.x = residual_.data();
+  params.out = activations_for(reader, inputs_);
+  model_->backend().kernels->quantize(context, params);
+  return params.out;
+}
+
+void Decoder::add_to_stream(Context& context, const Activations& in, const Matrix& weight,
+                            int32_t num_rows, const DeviceArray<float>& post_norm) {
+  const ModelConfig& config = model_->config();
+  const KernelTable& kernels = *model_->backend().kernels;
+  const bool is_normed = post_norm.size() > 0;
+  LinearParams product;
+  product.num_rows = num_rows;
+  product.in = in;
+  product.weight = &weight.packed;
+  product.epilogue = is_normed ? Epilogue::kStore : Epilogue::kAdd;
+  product.out = is_normed ? added_.data() : residual_.data();
+  product.out_stride = config.hidden_size;
+  kernels.linear(context, product);
+  if (!is_normed) return;
+  RmsNormParams norm;
+  norm.num_rows = num_rows;
+  norm.width = config.hidden_size;
+  norm.epsilon = config.rms_eps;
+  norm.x = added_.data();
+  norm.weight = post_norm.data();
+  norm.add_to = residual_.data();
+  kernels.rms_norm(context, norm);
+}
+
 void Decoder::attention_block(Context& context, const RowTable& rows, const LayerWeights& layer,
                               const LayerSpec& spec, const KvCache& cache) {
   const ModelConfig& config = model_->config();
@@ -87,8 +126,7 @@ void Decoder::attention_block(Context& context, const RowTable& rows, const Laye
     const bool reusable = &part != &layer.qkv.front() &&
                           product.in.format == kernels.activation_format(product.weight->format);
     if (!reusable) {
-      product.in =
-          normalize(context, layer.attn_norm.data(), 0, rows.num_rows, *product.weight, nullptr);
+      product.in = read_stream(context, layer.attn_norm, rows.num_rows, *product.weight);
     }
     product.bias = spec.qkv_bias ? layer.qkv_bias.data() + part.column : nullptr;
     product.out = qkv_.data() + part.column;
@@ -117,35 +155,18 @@ void Decoder::attention_block(Context& context, const RowTable& rows, const Laye
   attention.out_activations = activations_for(layer.o.packed, mixed_);
   kernels.tree_attention(context, attention);
 
-  LinearParams output;
-  output.num_rows = rows.num_rows;
-  output.in = attention.out_activations;
-  output.weight = &layer.o.packed;
-  output.epilogue = Epilogue::kAdd;
-  output.out = residual_.data();
-  output.out_stride = config.hidden_size;
-  kernels.linear(context, output);
+  add_to_stream(context, attention.out_activations, layer.o, rows.num_rows, layer.attn_post_norm);
 }
 
 void Decoder::ffn_block(Context& context, int32_t num_rows, const LayerWeights& layer) {
-  const ModelConfig& config = model_->config();
-  const KernelTable& kernels = *model_->backend().kernels;
   LinearParams gate_up;
   gate_up.num_rows = num_rows;
   gate_up.weight = &layer.gate_up.packed;
-  gate_up.in = normalize(context, layer.ffn_norm.data(), 0, num_rows, *gate_up.weight, nullptr);
+  gate_up.in = read_stream(context, layer.ffn_norm, num_rows, *gate_up.weight);
   gate_up.epilogue = Epilogue::kSiluMul;
   gate_up.out_activations = activations_for(layer.down.packed, mixed_);
-  kernels.linear(context, gate_up);
-
-  LinearParams down;
-  down.num_rows = num_rows;
-  down.in = gate_up.out_activations;
-  down.weight = &layer.down.packed;
-  down.epilogue = Epilogue::kAdd;
-  down.out = residual_.data();
-  down.out_stride = config.hidden_size;
-  kernels.linear(context, down);
+  model_->backend().kernels->linear(context, gate_up);
+  add_to_stream(context, gate_up.out_activations, layer.down, num_rows, layer.ffn_post_norm);
 }
 
 void Decoder::finish(Context& context, int32_t num_rows, const ForwardOutputs& outputs) {

@@ -43,9 +43,15 @@ class Decoder {
                        const LayerSpec& spec, const KvCache& cache);
   void ffn_block(Context& context, int32_t num_rows, const LayerWeights& layer);
   void finish(Context& context, int32_t num_rows, const ForwardOutputs& outputs);
+  /// The residual stream in the form that `reader` takes, normalised unless `norm` is empty.
+  Activations read_stream(Context& context, const DeviceArray<float>& norm, int32_t num_rows,
+                          const PackedMatrix& reader);
   /// RMSNorm of the residual stream from row `first` on, in the form that `reader` takes.
   Activations normalize(Context& context, const float* weight, int32_t first, int32_t num_rows,
                         const PackedMatrix& reader, float* out_float);
+  /// Adds weight * in to the residual stream: the product does, or the norm after it.
+  void add_to_stream(Context& context, const Activations& in, const Matrix& weight,
+                     int32_t num_rows, const DeviceArray<float>& post_norm);
   Activations activations_for(const PackedMatrix& reader, const DeviceArray<uint8_t>& buffer) const;
 
   std::shared_ptr<const Model> model_;
@@ -55,6 +61,7 @@ class Decoder {
   DeviceArray<float> qkv_;       // [R, (Q + 2G) * D]
   DeviceArray<uint8_t> inputs_;  // normalised rows, as the next product reads them
   DeviceArray<uint8_t> mixed_;   // attention or FFN rows, as o or down reads them
+  DeviceArray<float> added_;     // [R, H], o's or down's rows before a norm; empty without such
 };
 
 }  // namespace medusa

@@ -15,7 +15,8 @@ int64_t Model::packed_bytes() const {
     for (const MatrixPart& part : layer.qkv) bytes += part.matrix.packed.bytes;
     bytes += layer.o.packed.bytes + layer.gate_up.packed.bytes + layer.down.packed.bytes;
     bytes += 4 * (layer.attn_norm.size() + layer.qkv_bias.size() + layer.q_norm.size() +
-                  layer.k_norm.size() + layer.ffn_norm.size());
+                  layer.k_norm.size() + layer.ffn_norm.size() + layer.attn_post_norm.size() +
+                  layer.ffn_post_norm.size());
   }
   return bytes;
 }

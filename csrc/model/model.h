@@ -25,15 +25,17 @@ struct MatrixPart {
 };
 
 struct LayerWeights {
-  DeviceArray<float> attn_norm;  // [H]
+  DeviceArray<float> attn_norm;  // [H] or empty, as are the other norms
   std::vector<MatrixPart> qkv;   // one product [(Q + 2G) * D, H]; three where formats differ
   DeviceArray<float> qkv_bias;   // [(Q + 2G) * D] or empty
   DeviceArray<float> q_norm;     // [D] or empty
   DeviceArray<float> k_norm;     // [D] or empty
   Matrix o;                      // [H, Q * D]
-  DeviceArray<float> ffn_norm;   // [H]
-  Matrix gate_up;                // [2F, H], gate rows first
-  Matrix down;                   // [H, F]
+  DeviceArray<float> attn_post_norm;
+  DeviceArray<float> ffn_norm;
+  Matrix gate_up;  // [2F, H], gate rows first
+  Matrix down;     // [H, F]
+  DeviceArray<float> ffn_post_norm;
 };
 
 class Model {

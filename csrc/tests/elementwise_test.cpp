@@ -46,6 +46,29 @@ TEST_P(ElementwiseTest, RmsNormMatchesFloat64) {
   }
 }
 
+TEST_P(ElementwiseTest, RmsNormAddsWhatItWouldStore) {
+  for (const int32_t width : kWidths) {
+    constexpr int32_t kRows = 11;
+    const std::vector<float> x = random_floats(kRows * width, 3);
+    const std::vector<float> weight = random_floats(width, 4);
+    const std::vector<float> stream = random_floats(kRows * width + 1, 5);
+    std::vector<float> stored(kRows * width), sum = stream;
+    RmsNormParams params;
+    params.num_rows = kRows;
+    params.width = width;
+    params.epsilon = 1e-6f;
+    params.x = x.data();
+    params.weight = weight.data();
+    params.out_float = stored.data();
+    table_.rms_norm(context_, params);
+    params.out_float = nullptr;
+    params.add_to = sum.data();
+    table_.rms_norm(context_, params);
+    for (int32_t i = 0; i < kRows * width; ++i) ASSERT_EQ(sum[i], stream[i] + stored[i]);
+    EXPECT_EQ(sum.back(), stream.back());
+  }
+}
+
 TEST_P(ElementwiseTest, RmsNormQuantisesWhatItWouldStore) {
   for (const int32_t width : kWidths) {
     for (const bool with_copy : {false, true}) {

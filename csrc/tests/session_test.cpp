@@ -99,6 +99,12 @@ TEST_P(SessionTest, PlantedTreesGiveTheSampledTokens) {
   expect_planted_trees_exact(options(), sampled(11));
 }
 
+TEST_P(SessionTest, LayersWithNormsAfterTheMixAndWithoutPositions) {
+  TinyOptions unlike = options();
+  unlike.unlike_layers = true;
+  expect_planted_trees_exact(unlike, greedy());
+}
+
 TEST_P(SessionTest, SlidingWindowBiasesNormsUntiedAndMixedFormats) {
   TinyOptions odd = options();
   odd.sliding_window = 7;

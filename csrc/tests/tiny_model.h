@@ -21,7 +21,8 @@ struct TinyOptions {
   bool qkv_bias = false;
   bool qk_norm = false;
   bool tied_embeddings = true;
-  bool mixed_qkv = false;  // v in another format than q and k
+  bool mixed_qkv = false;      // v in another format than q and k
+  bool unlike_layers = false;  // the second: norms after in place of before, and no positions
   uint32_t seed = 1;
 };
 
@@ -51,6 +52,12 @@ inline ModelConfig tiny_config(const TinyOptions& options) {
     layer.qk_norm = options.qk_norm;
   }
   config.layers[0].window = options.sliding_window;
+  if (options.unlike_layers) {
+    config.inverse_frequencies.emplace_back(static_cast<size_t>(config.head_size / 2), 0.0);
+    config.layers[1].rope = 1;
+    config.layers[1].pre_norm = false;
+    config.layers[1].post_norm = true;
+  }
   return config;
 }
 
@@ -80,6 +87,15 @@ class RandomWeights {
   std::mt19937 generator_;
 };
 
+/// The norms before and after attention and MLP that a layer has.
+inline void set_norms(RandomWeights& random, WeightSlots& slots, const std::string& prefix,
+                      const LayerSpec& layer, int32_t hidden_size) {
+  for (const std::string name : {"attn", "ffn"}) {
+    if (layer.pre_norm) random.set_vector(slots, prefix + name + "_norm", hidden_size, 1);
+    if (layer.post_norm) random.set_vector(slots, prefix + name + "_post_norm", hidden_size, 1);
+  }
+}
+
 inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options, Backend backend) {
   const ModelConfig config = tiny_config(options);
   Formats formats = {{"embed", options.format}, {"lm_head", options.format}};
@@ -99,8 +115,6 @@ inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options, Backen
   random.set_vector(slots, "final_norm", config.hidden_size, 1);
   for (int32_t i = 0; i < config.num_layers(); ++i) {
     const std::string prefix = "layers." + std::to_string(i) + ".";
-    random.set_vector(slots, prefix + "attn_norm", config.hidden_size, 1);
-    random.set_vector(slots, prefix + "ffn_norm", config.hidden_size, 1);
     random.set_matrix(slots, prefix + "q", config.q_width(), config.hidden_size);
     random.set_matrix(slots, prefix + "k", config.kv_width(), config.hidden_size);
     random.set_matrix(slots, prefix + "v", config.kv_width(), config.hidden_size);
@@ -109,6 +123,7 @@ inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options, Backen
     random.set_matrix(slots, prefix + "up", config.ffn_size, config.hidden_size);
     random.set_matrix(slots, prefix + "down", config.hidden_size, config.ffn_size);
     const LayerSpec& layer = config.layers[static_cast<size_t>(i)];
+    set_norms(random, slots, prefix, layer, config.hidden_size);
     if (layer.qk_norm) {
       random.set_vector(slots, prefix + "q_norm", config.head_size, 1);
       random.set_vector(slots, prefix + "k_norm", config.head_size, 1);

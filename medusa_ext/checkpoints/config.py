@@ -18,13 +18,16 @@ class LayerSpec:
 
     window: how many positions a query sees, its own included; 0 means all before it. rope: which
     of the model's rotary tables turns q and k. qkv_bias: q, k and v have biases. qk_norm: each
-    head of q and k is normalised before it is turned.
+    head of q and k is normalised before it is turned. pre_norm: attention and MLP read the
+    normalised residual stream. post_norm: what they add to it is normalised.
     """
 
     window: int = 0
     rope: int = 0
     qkv_bias: bool = False
     qk_norm: bool = False
+    pre_norm: bool = True
+    post_norm: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,23 +37,21 @@ def layer_shapes(config: ModelConfig, layer: LayerSpec) -> dict[str, tuple[int, 
     """The weights of one layer by canonical name, in the order of the forward pass."""
     hidden, size, ffn = config.hidden_size, config.head_size, config.ffn_size
     query, kv = config.num_query_heads * size, config.num_kv_heads * size
-    shapes: dict[str, tuple[int, ...]] = {
-        "attn_norm": (hidden,),
-        "q": (query, hidden),
-        "k": (kv, hidden),
-        "v": (kv, hidden),
-    }
+    shapes: dict[str, tuple[int, ...]] = {"attn_norm": (hidden,)} if layer.pre_norm else {}
+    shapes |= {"q": (query, hidden), "k": (kv, hidden), "v": (kv, hidden)}
     if layer.qkv_bias:
         shapes |= {"q_bias": (query,), "k_bias": (kv,), "v_bias": (kv,)}
     if layer.qk_norm:
         shapes |= {"q_norm": (size,), "k_norm": (size,)}
-    return shapes | {
-        "o": (hidden, query),
-        "ffn_norm": (hidden,),
-        "gate": (ffn, hidden),
-        "up": (ffn, hidden),
-        "down": (hidden, ffn),
-    }
+    shapes["o"] = (hidden, query)
+    if layer.post_norm:
+        shapes["attn_post_norm"] = (hidden,)
+    if layer.pre_norm:
+        shapes["ffn_norm"] = (hidden,)
+    shapes |= {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
+    if layer.post_norm:
+        shapes["ffn_post_norm"] = (hidden,)
+    return shapes
 
 
 def check_plan(

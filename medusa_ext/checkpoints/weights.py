@@ -18,9 +18,9 @@ def iter_weights(
     """Yields (canonical name, weight), one at a time, in the order of the forward pass.
 
     Names: `embed`; `layers.{i}.` with attn_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm,
-    o, ffn_norm, gate, up, down; `final_norm`; `lm_head` (absent when tied). Biases and q/k norms
-    only where the model has them. Matrices are [out, in]. Rows of q and k are in the order of
-    Hugging Face checkpoints (rotation of halves), also from GGUF files.
+    o, attn_post_norm, ffn_norm, gate, up, down, ffn_post_norm; `final_norm`; `lm_head` (absent when
+    tied). Biases and norms only where the model has them. Matrices are [out, in]. Rows of q and k
+    are in the order for rotation of halves, whatever the file's.
 
     All names and shapes are checked before the first weight is yielded; see `ModelSource.plan`.
     `progress` shows a bar on standard error.

@@ -25,17 +25,19 @@ class Memory(Protocol):
 
 @dataclass
 class LayerTensors:
-    """One decoder layer's weights; biases and q/k norms are None where the layer has none."""
+    """One decoder layer's weights; biases and norms are None where the layer has none."""
 
-    attention_norm: torch.Tensor
+    attention_norm: torch.Tensor | None
     qkv: torch.Tensor
     qkv_bias: torch.Tensor | None
     q_norm: torch.Tensor | None
     k_norm: torch.Tensor | None
     output: torch.Tensor
-    ffn_norm: torch.Tensor
+    attention_post_norm: torch.Tensor | None
+    ffn_norm: torch.Tensor | None
     gate_up: torch.Tensor
     down: torch.Tensor
+    ffn_post_norm: torch.Tensor | None
 
 
 def _layer(weights: TorchWeights, index: int) -> LayerTensors:
@@ -45,15 +47,17 @@ def _layer(weights: TorchWeights, index: int) -> LayerTensors:
     if qkv is None or gate_up is None:
         raise ValueError(f"layer {index}: its weights were already taken by another decoder")
     return LayerTensors(
-        attention_norm=weights[prefix + "attn_norm"],
+        attention_norm=weights.get(prefix + "attn_norm"),
         qkv=qkv,
         qkv_bias=weights.joined(prefix, ("q_bias", "k_bias", "v_bias")),
         q_norm=weights.get(prefix + "q_norm"),
         k_norm=weights.get(prefix + "k_norm"),
         output=weights[prefix + "o"],
-        ffn_norm=weights[prefix + "ffn_norm"],
+        attention_post_norm=weights.get(prefix + "attn_post_norm"),
+        ffn_norm=weights.get(prefix + "ffn_norm"),
         gate_up=gate_up,
         down=weights[prefix + "down"],
+        ffn_post_norm=weights.get(prefix + "ffn_post_norm"),
     )
 
 
@@ -98,15 +102,19 @@ class Decoder:
             if spec.window not in visible:
                 visible[spec.window] = _visible(positions, k.shape[2], spec.window)
             mixed = _attend(q, k, v, visible[spec.window])
-            x = x + functional.linear(mixed.transpose(1, 2).flatten(2), layer.output)
-            x = x + self._feed_forward(layer, x)
+            mixed = functional.linear(mixed.transpose(1, 2).flatten(2), layer.output)
+            x = x + self._norm(mixed.float(), layer.attention_post_norm)
+            x = x + self._norm(self._feed_forward(layer, x).float(), layer.ffn_post_norm)
         return self._norm(x, self.final_norm)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [..., H] -> [..., V] in float32."""
         return functional.linear(hidden, self.lm_head)
 
-    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        """x itself where there is no norm."""
+        if weight is None:
+            return x
         return functional.rms_norm(x, (x.shape[-1],), weight, self.config.rms_eps)
 
     def _project(
@@ -122,8 +130,7 @@ class Decoder:
         q, k, v = torch.split(
             qkv, [config.num_query_heads, config.num_kv_heads, config.num_kv_heads], dim=2
         )
-        if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
+        q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
         cos, sin = (turns[positions][:, :, None] for turns in self._turns[spec.rope])
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         q, k, v = (heads.transpose(1, 2).to(self.dtype) for heads in (q, k, v))

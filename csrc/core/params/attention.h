@@ -10,8 +10,8 @@
 
 namespace medusa {
 
-/// Rotates Q and K by position (Hugging Face's half-split layout), normalises heads first where the
-/// family does (Qwen3), and appends K and V to the cache at row length + node.
+/// Rotates Q and K by position (Hugging Face's half-split layout), normalises heads first where
+/// they have norms, and appends K and V to the cache at row length + node.
 struct RopeAppendParams {
   RowTable rows;
   KvCache cache;

@@ -38,7 +38,8 @@ struct EmbedParams {
   float* out = nullptr;                 // [R, H]
 };
 
-/// out = x / rms(x) * weight, RMS over H with `epsilon` inside the root.
+/// out = x / rms(x) * weight, RMS over H with `epsilon` inside the root; or, with `add_to`, that
+/// much is added to a residual stream and nothing else written.
 struct RmsNormParams {
   int32_t num_rows = 0;
   int32_t width = 0;  // H
@@ -47,6 +48,7 @@ struct RmsNormParams {
   const float* weight = nullptr;  // [H]
   Activations out;                // [R, H]
   float* out_float = nullptr;     // [R, H] float32 copy as well, or null
+  float* add_to = nullptr;        // [R, H] or null
 };
 
 /// Row-wise conversion of float32 rows into the form a matrix product reads.

@@ -38,12 +38,28 @@ inline void normalize_row(const float* x, const float* weight, float factor, int
   store_partial(load_partial(x + i, left) * scale * load_partial(weight + i, left), out + i, left);
 }
 
+/// out += x * factor * weight for one row: what normalize_row gives, and one rounding more.
+inline void add_normalized_row(const float* x, const float* weight, float factor, int32_t width,
+                               float* out) {
+  const Vec scale = broadcast(factor);
+  for (int32_t i = 0; i < width; i += Vec::kSize) {
+    const int count = std::min(width - i, Vec::kSize);
+    const Vec y = load_partial(x + i, count) * scale * load_partial(weight + i, count);
+    store_partial(load_partial(out + i, count) + y, out + i, count);
+  }
+}
+
 inline void rms_norm(Context& context, const RmsNormParams& params) {
   CpuContext& cpu = cpu_context(context);
   cpu.parallel_for(params.num_rows, kRowGrain, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t r = begin; r < end; ++r) {
       const float* x = params.x + r * params.width;
       const float factor = inverse_rms(x, params.width, params.epsilon);
+      if (params.add_to) {
+        add_normalized_row(x, params.weight, factor, params.width,
+                           params.add_to + r * params.width);
+        continue;
+      }
       const bool is_float = params.out.format == kFloatActivations;
       float* copy = params.out_float ? params.out_float + r * params.width : nullptr;
       float* out = params.out.data && is_float ? float_row(params.out, r)

@@ -1,5 +1,5 @@
-// RMSNorm of float32 rows into the form a matrix product reads. (The residual is added by the
-// matrix product before it, Epilogue::kAdd.)
+// RMSNorm of float32 rows into the form a matrix product reads, or added to the residual stream.
+// (Where no norm follows a product, that adds to the stream itself, Epilogue::kAdd.)
 #include "cuda/runtime/device_math.cuh"
 #include "cuda/runtime/dispatch.h"
 #include "cuda/runtime/kernels.h"
@@ -42,6 +42,13 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(RmsNormParams params
     for (int j = 0; j < kVector; ++j) {
       in.v[j] = in.v[j] * scale * weight.v[j];
       out.v[j] = round_to<T>(in.v[j]);
+    }
+    if (params.add_to != nullptr) {
+      Floats* sum = reinterpret_cast<Floats*>(params.add_to + offset + i);
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) in.v[j] += sum->v[j];
+      *sum = in;
+      continue;
     }
     if (params.out.data != nullptr) {
       *reinterpret_cast<Outputs*>(static_cast<T*>(params.out.data) + offset + i) = out;

@@ -39,6 +39,8 @@ ModelConfig small_config(int32_t window) {
   config.layers.resize(2);
   for (LayerSpec& layer : config.layers) layer.qkv_bias = layer.qk_norm = true;
   config.layers[0].window = window;
+  config.layers[1].pre_norm = false;
+  config.layers[1].post_norm = true;
   return config;
 }
 
@@ -59,9 +61,8 @@ std::shared_ptr<Model> make_model(const Backend& backend, DType dtype, int32_t w
   random.set_vector(slots, "final_norm", config.hidden_size, 1);
   for (int32_t i = 0; i < config.num_layers(); ++i) {
     const std::string prefix = "layers." + std::to_string(i) + ".";
-    for (const char* name : {"attn_norm", "ffn_norm"}) {
-      random.set_vector(slots, prefix + name, config.hidden_size, 1);
-    }
+    const LayerSpec& layer = config.layers[static_cast<size_t>(i)];
+    medusa::testing::set_norms(random, slots, prefix, layer, config.hidden_size);
     random.set_matrix(slots, prefix + "q", config.q_width(), config.hidden_size);
     random.set_vector(slots, prefix + "q_bias", config.q_width(), 0);
     random.set_vector(slots, prefix + "q_norm", config.head_size, 1);

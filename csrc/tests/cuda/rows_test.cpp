@@ -100,6 +100,33 @@ TEST(RmsNorm, DividesByTheRootMeanSquare) {
   }
 }
 
+TEST(RmsNorm, AddsToTheResidualStream) {
+  std::mt19937 random(4);
+  for (const int width : {1, 63, 576}) {
+    const int rows = 3;
+    const size_t size = static_cast<size_t>(rows) * width;
+    const std::vector<float> x = random_floats(size, random), stream = random_floats(size, random);
+    const std::vector<float> weight = random_floats(width, random);
+    const DeviceVector<float> device_x(x), device_weight(weight), stored(size);
+    under_schedules([&] {
+      const DeviceVector<float> sum(stream);
+      RmsNormParams params;
+      params.num_rows = rows;
+      params.width = width;
+      params.epsilon = 1e-5f;
+      params.x = device_x.data();
+      params.weight = device_weight.data();
+      params.out_float = stored.data();
+      TestContext context;
+      ASSERT_EQ(cudaSuccess, rms_norm(context, params));
+      params.add_to = sum.data();
+      ASSERT_EQ(cudaSuccess, rms_norm(context, params));
+      const std::vector<float> added = stored.host(), got = sum.host();
+      for (size_t i = 0; i < size; ++i) ASSERT_NEAR(stream[i] + added[i], got[i], 1e-6);
+    });
+  }
+}
+
 TEST(Quantize, Converts) {
   std::mt19937 random(3);
   const std::vector<float> x = random_floats(3 * 101, random, 100);
