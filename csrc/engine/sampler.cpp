@@ -7,7 +7,7 @@
 
 namespace medusa {
 
-const SamplingRule& checked_rule(const SamplingRule& rule, int32_t vocab_size) {
+SamplingRule checked_rule(const SamplingRule& rule, int32_t vocab_size) {
   const auto in_range = [](const char* name, float value, float least, float most) {
     if (value >= least && value <= most) return;
     fail(name, "a number from " + std::to_string(least) + " to " + std::to_string(most),

@@ -24,7 +24,7 @@ struct SamplingKinds {
 };
 
 /// A rule whose numbers are in range; std::invalid_argument names the one that is not.
-const SamplingRule& checked_rule(const SamplingRule& rule, int32_t vocab_size);
+SamplingRule checked_rule(const SamplingRule& rule, int32_t vocab_size);
 
 class Sampler {
  public:

@@ -8,6 +8,7 @@ namespace medusa {
 
 std::vector<const std::vector<int32_t>*> Session::texts() const {
   std::vector<const std::vector<int32_t>*> texts;
+  texts.reserve(sequences_.size());
   for (const Sequence& s : sequences_) texts.push_back(&s.text);
   return texts;
 }
