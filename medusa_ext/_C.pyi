@@ -269,6 +269,13 @@ class Session:
     def compact(self) -> None:
         """Moves the accepted rows together; lengths advance."""
 
+    def failure(self, b: int) -> str:
+        """Where the last step's logits of b were not finite, so that no token followed: the layer
+        in which that begins, searched for now, which loses the step's rows. Empty otherwise."""
+
+    def check_finite(self) -> None:
+        """RuntimeError with the first failure of the last step, if there is one."""
+
     def emitted(self, b: int) -> list[int]:
         """Tokens that the last step decided for b: the accepted nodes below the root, then the next
         root. (The old root was emitted by the step before.)"""

@@ -261,6 +261,8 @@ def test_every_native_method_refuses_a_second_thread() -> None:
         "keep_logits": (0, True),
         "set_profiling": (False,),
         "kernel_seconds": (),
+        "failure": (0,),
+        "check_finite": (),
         "path_logits": (0,),
         "tree_logits": (0,),
         "prefill_logits": (),

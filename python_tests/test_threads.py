@@ -51,3 +51,11 @@ def test_an_unusable_environment_is_named(value: str) -> None:
     assert found.returncode != 0
     assert f"MEDUSA_NUM_THREADS: needs 1 to {os.cpu_count()}" in found.stderr
     assert f"got {value}" in found.stderr
+
+
+def test_an_unusable_environment_is_no_matter_where_threads_are_given() -> None:
+    code = "from medusa_ext import _C; _C.set_num_threads(1); print(_C.num_threads())"
+    environment = os.environ | {"MEDUSA_NUM_THREADS": "two"}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "1\n"), found.stderr

@@ -60,6 +60,10 @@ void phase(PySession& self) {
   compute(self.session, [&] { (self.session.*kPhase)(); });
 }
 
+std::string failure(PySession& self, int32_t b) {
+  return compute(self.session, [&] { return self.session.failure(b); });
+}
+
 int32_t prefill(PySession& self, int32_t b, const IntArray& tokens, bool keep_hidden) {
   const std::vector<int32_t> ids = parse_ints("tokens", tokens);
   return compute(self.session, [&] {
@@ -252,6 +256,8 @@ void register_phases(py::class_<PySession>& cls) {
            py::arg("min_ngram"))
       .def("verify", guarded(phase<&Session::verify>))
       .def("accept", guarded(phase<&Session::accept>))
+      .def("failure", guarded(failure), py::arg("b"))
+      .def("check_finite", guarded(phase<&Session::check_finite>))
       .def("compact", guarded(phase<&Session::compact>));
 }
 

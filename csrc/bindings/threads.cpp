@@ -32,13 +32,20 @@ void set_num_threads(int num_threads) {
   chosen_threads() = num_threads;
 }
 
+/// What is wrong with MEDUSA_NUM_THREADS, for the first forward that would go by it.
+std::string& fault_of_environment() {
+  static std::string fault;
+  return fault;
+}
+
 void read_environment() {
   const char* value = std::getenv("MEDUSA_NUM_THREADS");
   if (value == nullptr || *value == '\0') return;
   char* end = nullptr;
   const long num_threads = std::strtol(value, &end, 10);
   if (*end != '\0' || num_threads < 1 || num_threads > num_processors()) {
-    throw wrong_count("MEDUSA_NUM_THREADS", num_processors(), value);
+    fault_of_environment() = wrong_count("MEDUSA_NUM_THREADS", num_processors(), value).what();
+    return;
   }
   chosen_threads() = static_cast<int>(num_threads);
 }
@@ -70,6 +77,7 @@ int initial_threads() {
 int num_threads() {
   const int chosen = chosen_threads();
   if (chosen > 0) return chosen;
+  if (!fault_of_environment().empty()) throw std::invalid_argument(fault_of_environment());
   const py::dict modules = py::module_::import("sys").attr("modules");
   if (modules.contains("torch")) {
     return modules["torch"].attr("get_num_threads")().cast<int>();

@@ -54,6 +54,21 @@ inline const char* weight_format_name(const WeightFormat& format) {
   return "a format without a name";
 }
 
+/// The largest weight that every matrix of a format can hold.
+inline float largest_weight(const WeightFormat& format) {
+  constexpr float kLargestFloat16 = 65504;
+  switch (format.type) {
+    case WeightType::kFloat32:
+      return 3.40282347e38f;
+    case WeightType::kBFloat16:
+      return 3.38953139e38f;
+    case WeightType::kInt8:
+      return 127 * kLargestFloat16;  // 127 steps of a float16 scale
+    default:
+      return kLargestFloat16;
+  }
+}
+
 /// Null if there is no format of that name.
 inline const WeightFormat* find_weight_format(const char* name) {
   for (const NamedWeightFormat& known : kWeightFormats) {

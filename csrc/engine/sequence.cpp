@@ -4,6 +4,7 @@ namespace medusa {
 
 void Sequence::set_sampling(const SamplingRule& new_rule, uint64_t new_seed) {
   rule = new_rule;
+  if (new_rule.temperature < kLeastTemperature) rule.temperature = 0;
   rule.typical = new_rule.typical && samples();
   seed = new_seed;
 }
@@ -12,7 +13,7 @@ void Sequence::truncate(int32_t new_length, int32_t new_root) {
   text.resize(static_cast<size_t>(new_length));
   if (ngrams) ngrams->truncate(new_length);
   root = new_root;
-  has_hidden = false;
+  has_hidden = has_failed = false;
 }
 
 void Sequence::begin_step(int32_t max_nodes, int32_t max_length) {
@@ -33,7 +34,7 @@ void Sequence::feed(const int32_t* tokens, int32_t count, bool is_last) {
 void Sequence::forget_rows() {
   chunk_row = tree_row = -1;
   num_chunk_rows = num_tree_rows = 0;
-  has_logits = false;
+  has_logits = has_failed = false;
 }
 
 void Sequence::take_chunk() {
@@ -52,6 +53,8 @@ void Sequence::take_tree(const int32_t* accepted_path, const int32_t* tokens, in
   text.insert(text.end(), emitted.begin(), emitted.end() - 1);
   root = emitted.back();
   has_hidden = true;
+  has_failed = root < 0;
+  if (has_failed) emitted.pop_back();
 }
 
 }  // namespace medusa

@@ -38,6 +38,7 @@ struct Sequence {
   int32_t tree_row = -1;
   int32_t num_tree_rows = 0;
   bool has_logits = false;  // of the tree
+  bool has_failed = false;  // no token followed: logits that were not finite
 
   int32_t length() const { return static_cast<int32_t>(text.size()); }
   bool samples() const { return rule.temperature > 0; }

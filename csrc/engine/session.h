@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -57,7 +58,8 @@ class Session {
   const KernelTimes& kernel_times() const { return times_; }
 
   /// Appends tokens in chunks; the next token becomes the root. `hidden`, if not null, receives
-  /// the final-norm output of every token, [count, H].
+  /// the final-norm output of every token, [count, H]. Throws what `failure` says where no token
+  /// follows. An exception leaves text and root as they were, as after `truncate`.
   int32_t prefill(int32_t b, const int32_t* tokens, int32_t count, std::vector<float>* hidden);
   void truncate(int32_t b, int32_t length, int32_t root);
 
@@ -88,6 +90,12 @@ class Session {
   void verify();
   void accept();
   void compact();
+  /// Where the last step's logits of a sequence were not finite, so that no token followed: the
+  /// layer in which numbers stop being so, searched for now. Its text ends with its path, it has no
+  /// root. Empty otherwise. Rows of the step that were not copied before are lost.
+  std::string failure(int32_t b);
+  /// Throws std::runtime_error with the first failure of the last step, if there is one.
+  void check_finite();
 
   /// Top-k ids and log-probabilities [B', K, k] of the heads at the present state of the active
   /// sequences.

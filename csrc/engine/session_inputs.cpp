@@ -49,6 +49,7 @@ void Session::prefill_chunks(Sequence& s, const int32_t* tokens, int32_t count,
     step_.take_results();
     if (hidden) step_.copy_path_hidden(s, hidden->data() + begin * width);
   }
+  check_finite();
 }
 
 void Session::truncate(int32_t b, int32_t length, int32_t root) {

@@ -1,5 +1,6 @@
 // What callers see of a session's last step.
 #include <stdexcept>
+#include <string>
 
 #include "core/checks.h"
 #include "engine/session.h"
@@ -14,6 +15,16 @@ void Session::require_rows(int32_t b) const {
 
 int32_t Session::num_path_rows(int32_t b) const {
   return sequence(b).num_chunk_rows + static_cast<int32_t>(sequence(b).path.size());
+}
+
+std::string Session::failure(int32_t b) {
+  return sequence(b).has_failed ? step_.failure(sequence(b)) : "";
+}
+
+void Session::check_finite() {
+  for (int32_t b = 0; b < batch(); ++b) {
+    if (sequence(b).has_failed) throw std::runtime_error(failure(b));
+  }
 }
 
 void Session::copy_path_hidden(int32_t b, float* out) {

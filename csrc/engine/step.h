@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -67,6 +68,9 @@ class Step {
 
   /// Waits for the results and hands them to the sequences.
   void take_results();
+  /// Where a sequence's numbers stop being finite, once its results have failed for that: a search
+  /// over its whole text, which loses the step's rows.
+  std::string failure(const Sequence& s);
 
   /// Changes when memory of recorded work has moved, or of work that stores logits.
   int64_t version() const { return version_; }

@@ -6,6 +6,7 @@
 
 #include "core/checks.h"
 #include "core/profiled_table.h"
+#include "model/weight_check.h"
 
 namespace medusa {
 namespace {
@@ -90,6 +91,8 @@ void WeightSlots::set_rows(const std::string& name, int32_t first_row, SourceTyp
         "rows from " + std::to_string(slot.rows_set) + " up to " + std::to_string(slot.num_outputs),
         std::to_string(num_rows) + " rows from " + std::to_string(first_row));
   }
+  check_weights(name, slot.matrix->format, type, data, num_rows, slot.matrix->num_inputs, row_bytes,
+                first_row);
   PackParams params;
   params.matrix = slot.matrix;
   params.source_type = type;
@@ -108,6 +111,7 @@ void WeightSlots::set_vector(const std::string& name, const float* data, int64_t
   if (size != slot.size) {
     fail(name, std::to_string(slot.size) + " numbers", std::to_string(size));
   }
+  check_numbers(name, data, size);
   if (!context_) context_ = backend_.make_context();
   context_->activate();
   backend_.copy_in(*context_, slot.data, data, size * static_cast<int64_t>(sizeof(float)));

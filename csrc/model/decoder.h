@@ -34,6 +34,9 @@ class Decoder {
   const Model& model() const { return *model_; }
   int32_t max_rows() const { return max_rows_; }
 
+  /// The residual stream [R, H] on the device, for an observer of a forward.
+  const float* residual() const { return residual_.data(); }
+
   /// Appends the rows' K/V to `caches`, one a layer. `rows` and `outputs` point to device memory.
   void forward(Context& context, const RowTable& rows, const std::vector<KvCache>& caches,
                const ForwardOutputs& outputs, const ForwardObserver& observe = nullptr);

@@ -4,6 +4,8 @@
 
 #include <limits>
 
+#include "core/params/sampling.h"
+
 namespace medusa::ops {
 
 #define MEDUSA_CHECK(argument, condition, ...) \
@@ -84,10 +86,10 @@ void check_parents(const Argument& argument) {
 }
 
 void check_sampling(const char* op, double temperature, double top_p, int64_t top_k) {
-  // As the kernels see it: a float32 that neither underflows to 0 nor overflows.
+  // As the kernels see it: a float32.
   const float rounded = static_cast<float>(temperature);
-  TORCH_CHECK_VALUE(rounded > 0 && rounded <= std::numeric_limits<float>::max(), op,
-                    ": temperature must be positive and finite, got ", temperature);
+  TORCH_CHECK_VALUE(rounded >= kLeastTemperature && rounded <= std::numeric_limits<float>::max(),
+                    op, ": temperature must be positive and finite, got ", temperature);
   TORCH_CHECK_VALUE(top_p > 0 && top_p <= 1, op, ": top_p must be above 0 and at most 1, got ",
                     top_p);
   check_range(op, "top_k", top_k, 0, std::numeric_limits<int32_t>::max());

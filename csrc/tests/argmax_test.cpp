@@ -60,15 +60,15 @@ TEST(Argmax, TiesGoToTheLowestId) {
   EXPECT_EQ(argmax_of({-0.0f, 0.0f}), 0);
 }
 
-TEST(Argmax, NanNeverWins) {
+TEST(Argmax, NothingButAFiniteNumberWins) {
   std::vector<float> row(2000, kNan);
-  EXPECT_EQ(argmax_of(row), 0);
+  EXPECT_EQ(argmax_of(row), -1);
   row[1999] = -kInfinity;
-  EXPECT_EQ(argmax_of(row), 1999);
+  EXPECT_EQ(argmax_of(row), -1);
   row[1500] = -3.0f;
   EXPECT_EQ(argmax_of(row), 1500);
   row[1999] = kInfinity;
-  EXPECT_EQ(argmax_of(row), 1999);
+  EXPECT_EQ(argmax_of(row), -1);
   EXPECT_EQ(argmax_of({kNan, 1.0f}), 1);
   EXPECT_EQ(argmax_of({1.0f, kNan}), 0);
 }

@@ -238,7 +238,7 @@ TEST_P(LinearTest, ArgmaxIsThatOfTheStoredOutputs) {
   }
 }
 
-TEST_P(LinearTest, ArgmaxTiesGoToTheLowestIdAndNanNeverWins) {
+TEST_P(LinearTest, ArgmaxIsTheLowestIdOfTheLargestFiniteNumber) {
   constexpr int32_t kOutputs = 300;
   const int32_t k = width(32);
   Source source = random_source(source_, kOutputs, k, 16);
@@ -269,9 +269,13 @@ TEST_P(LinearTest, ArgmaxTiesGoToTheLowestIdAndNanNeverWins) {
     }
   }
   std::vector<float> bias(kOutputs, kNan);
-  EXPECT_EQ(argmax(bias), 0);
+  EXPECT_EQ(argmax(bias), -1);
   bias[40] = bias[41] = -kInfinity;
-  EXPECT_EQ(argmax(bias), 40);
+  EXPECT_EQ(argmax(bias), -1);
+  bias[200] = 1.0f;
+  EXPECT_EQ(argmax(bias), 200);
+  bias[299] = kInfinity;
+  EXPECT_EQ(argmax(bias), -1);
 }
 
 TEST_P(LinearTest, EmbeddingIsTheKeptRow) {

@@ -1,6 +1,7 @@
 // A small random decoder for the tests of csrc/model.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -24,6 +25,8 @@ struct TinyOptions {
   bool mixed_qkv = false;      // v in another format than q and k
   bool unlike_layers = false;  // the second: norms after in place of before, and no positions
   uint32_t seed = 1;
+  int32_t overflowing_token = -1;  // in the FFN of `overflowing_layer`, whatever is before it
+  int32_t overflowing_layer = 0;
 };
 
 /// RoPE's frequencies without scaling, [D/2].
@@ -61,9 +64,27 @@ inline ModelConfig tiny_config(const TinyOptions& options) {
   return config;
 }
 
+/// Dimension 0 is used by the overflowing token's embedding alone, and read by one FFN alone.
+inline void plant_overflow(const TinyOptions& options, const std::string& name,
+                           std::vector<float>& values, int32_t columns) {
+  if (options.overflowing_token < 0) return;
+  const auto column_0 = [&](size_t row) -> float& { return values[row * columns]; };
+  const size_t num_rows = values.size() / columns;
+  const std::string ffn = "layers." + std::to_string(options.overflowing_layer) + ".";
+  const bool is_residual = name.back() == 'o' || name.find("down") != std::string::npos;
+  if (is_residual) std::fill_n(values.begin(), columns, 0.0f);
+  if (name == ffn + "gate" || name == ffn + "up") {
+    for (size_t row = 0; row < num_rows; ++row) column_0(row) = 1e20f;
+  } else if (name == "embed") {
+    for (size_t row = 0; row < num_rows; ++row) column_0(row) = 0;
+    column_0(static_cast<size_t>(options.overflowing_token)) = 1e9f;
+  }
+}
+
 class RandomWeights {
  public:
-  explicit RandomWeights(uint32_t seed) : generator_(seed) {}
+  explicit RandomWeights(uint32_t seed, const TinyOptions& options = {})
+      : options_(options), generator_(seed) {}
 
   std::vector<float> operator()(int64_t size, float scale, float offset = 0) {
     std::normal_distribution<float> normal(offset, scale);
@@ -73,8 +94,9 @@ class RandomWeights {
   }
 
   void set_matrix(WeightSlots& slots, const std::string& name, int32_t rows, int32_t columns) {
-    const std::vector<float> values =
+    std::vector<float> values =
         (*this)(int64_t{rows} * columns, 2.0f / std::sqrt(static_cast<float>(columns)));
+    plant_overflow(options_, name, values, columns);
     slots.set_rows(name, 0, SourceType::kFloat32, values.data(), rows, int64_t{columns} * 4);
   }
 
@@ -84,6 +106,7 @@ class RandomWeights {
   }
 
  private:
+  TinyOptions options_;
   std::mt19937 generator_;
 };
 
@@ -107,7 +130,7 @@ inline std::shared_ptr<Model> make_tiny_model(const TinyOptions& options, Backen
   }
   ModelBuilder builder(config, formats, std::move(backend));
   WeightSlots& slots = builder.slots();
-  RandomWeights random(options.seed);
+  RandomWeights random(options.seed, options);
   random.set_matrix(slots, "embed", config.vocab_size, config.hidden_size);
   if (!config.tied_embeddings) {
     random.set_matrix(slots, "lm_head", config.vocab_size, config.hidden_size);

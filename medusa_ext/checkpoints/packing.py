@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -87,16 +89,26 @@ def build_model(
             raise ValueError(f"adapter of {name!r}: needs to name a matrix of the base model")
     builder = _C.ModelBuilder(source.config, formats, isa, device, deterministic)
     for name, weight in iter_weights(source, progress=progress):
-        if name not in formats:
-            builder.set_vector(name, weight.to_float().reshape(-1))
-        elif name in adapters:
-            for start, rows in _adapted_rows(name, weight, adapters[name]):
-                builder.set_rows(name, start, "F32", rows)
-        else:
-            for start, stop in weight.chunks():
-                rows = np.ascontiguousarray(weight.rows(start, stop))
-                builder.set_rows(name, start, weight.dtype, rows)
+        with _naming(source.path):
+            if name not in formats:
+                builder.set_vector(name, weight.to_float().reshape(-1))
+            elif name in adapters:
+                for start, rows in _adapted_rows(name, weight, adapters[name]):
+                    builder.set_rows(name, start, "F32", rows)
+            else:
+                for start, stop in weight.chunks():
+                    rows = np.ascontiguousarray(weight.rows(start, stop))
+                    builder.set_rows(name, start, weight.dtype, rows)
     return builder.finish()
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names the file in what the native module says of a tensor: numbers that are not finite."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _adapted_rows(
@@ -146,10 +158,11 @@ def build_heads(
         None if checkpoint.token_map is None else checkpoint.token_map.numpy(),
     )
     for name, tensor in _head_tensors(checkpoint):
-        if tensor.ndim == 1:
-            builder.set_vector(name, tensor)
-        else:
-            builder.set_rows(name, 0, "F32", tensor)
+        with _naming(checkpoint.path):
+            if tensor.ndim == 1:
+                builder.set_vector(name, tensor)
+            else:
+                builder.set_rows(name, 0, "F32", tensor)
     if base_rows is not None:
         for start, stop in base_rows.chunks():
             rows = np.ascontiguousarray(base_rows.rows(start, stop))

@@ -30,7 +30,8 @@ def step_all(
 ) -> float:
     """One step: requests that decode grow, and chunks of others' prompts are fed.
 
-    What a drafter raises ends its own requests, with what they had. Returns the step's seconds.
+    What a drafter raises ends its own requests, with what they had; so do logits that are not
+    finite. Returns the step's seconds.
     """
     groups = _by_drafter(decoding)
     drafted: set[int] = set()
@@ -52,13 +53,17 @@ def step_all(
         return bool(drafted)
 
     session.set_active(sorted(r.sequence for r in (*decoding, *(c.request for c in chunks))))
-    _, seconds = run_step(session, propose, clock)
+    _, seconds = run_step(session, propose, clock, check=False)
     for request in decoding:
         if request.finish_reason is None:
             b = request.sequence
             request.continuation.take_step(session, b, session.emitted(b), b in drafted)
     for chunk in chunks:
         _take_chunk(session, chunk)
+    # Last: the search for the place loses the step's rows.
+    for request in (*decoding, *(chunk.request for chunk in chunks)):
+        if request.finish_reason is None and (text := session.failure(request.sequence)):
+            request.fail(RuntimeError(text))
     for group in groups:
         _observe(session, group, seconds)
     return seconds
@@ -80,9 +85,9 @@ def _drop_drafts(session: _C.Session, b: int) -> None:
 def _take_chunk(session: _C.Session, chunk: Chunk) -> None:
     request = chunk.request
     request.unfed = request.unfed[len(chunk.tokens) :]
-    if chunk.is_last:
-        (token,) = session.emitted(request.sequence)
-        request.continuation.start(session, request.sequence, token)
+    emitted = session.emitted(request.sequence)
+    if chunk.is_last and emitted:
+        request.continuation.start(session, request.sequence, emitted[0])
 
 
 def _observe(session: _C.Session, group: Sequence[Request], seconds: float) -> None:

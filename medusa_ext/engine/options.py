@@ -14,6 +14,8 @@ from .arguments import check_bool, check_choice, integer, number
 DRAFTS: Final = ("auto", "heads", "lookup", "both")
 ACCEPTANCES: Final = ("lossless", "typical")
 _MAX_SEED: Final = (1 << 63) - 1
+# Smaller ones are greedy: logits divided by them would leave float32.
+_LEAST_TEMPERATURE: Final = 1e-30
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Options:
         for name, (fits, need) in _NUMBERS.items():
             if name in given:
                 given[name] = number(name, given[name], fits, need)
+        if given.get("temperature", 1.0) < _LEAST_TEMPERATURE:
+            given["temperature"] = 0.0
         if "acceptance" in given:
             check_choice("acceptance", given["acceptance"], ACCEPTANCES)
         if "draft" in given and not hasattr(given["draft"], "propose"):

@@ -17,12 +17,19 @@ def nothing() -> bool:
 
 
 def run_step(
-    session: _C.Session, propose: Callable[[], bool] = nothing, clock: Clock | None = None
+    session: _C.Session,
+    propose: Callable[[], bool] = nothing,
+    clock: Clock | None = None,
+    *,
+    check: bool = True,
 ) -> tuple[bool, float]:
     """Drafts, verifies, accepts and compacts for the active sequences.
 
     `propose` adds draft nodes and says whether it did; `clock` books the phases' seconds. Returns
     (whether anything was drafted, seconds of the step). What it emitted is in `session.emitted`.
+
+    Raises RuntimeError where no token followed since logits are not finite; without `check` the
+    caller asks `session.failure`.
     """
     clock = clock or Clock()
     session.begin_step()
@@ -35,4 +42,6 @@ def run_step(
     session.compact()
     # A device works on after its host: this is where it is waited for.
     seconds += clock.lap("compact")
+    if check:
+        session.check_finite()
     return drafted, seconds

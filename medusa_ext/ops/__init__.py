@@ -114,7 +114,10 @@ def tree_attention(
 
 
 def argmax(logits: Tensor) -> Tensor:
-    """[..., V] float logits to [...] int32 ids; ties go to the lowest, NaN never wins."""
+    """[..., V] float logits to [...] int32 ids; ties go to the lowest, NaN never wins.
+
+    -1 where the largest number is not finite, or there is none.
+    """
     out: Tensor = torch.ops.medusa.argmax(logits)
     return out
 
@@ -136,12 +139,12 @@ def sample(
         logits: [..., V] float32, bfloat16 or float16.
         seeds: [...] int64.
         positions: [...] int32: the position of the token that is drawn.
-        temperature: above 0.
+        temperature: at least 1e-30.
         top_p: keep the most probable tokens that together have this probability; 1: all.
         top_k: keep the k most probable tokens, and those equal to the last; 0: all.
 
     Returns:
-        [...] int32.
+        [...] int32; -1 where the largest logit is not finite.
     """
     out: Tensor = torch.ops.medusa.sample(
         logits, seeds, positions, temperature=temperature, top_p=top_p, top_k=top_k

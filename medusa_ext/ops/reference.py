@@ -79,11 +79,11 @@ def node_path(parents: Sequence[int], node: int) -> list[int]:
 
 
 def argmax(logits: Tensor) -> Tensor:
-    """The lowest id of the largest number; 0 where all are NaN."""
+    """The lowest id of the largest number; -1 where that is not finite, or all are NaN."""
     best = _numbers(logits).amax(-1, keepdim=True)
     ids = torch.arange(logits.shape[-1]).expand(logits.shape)
     first = torch.where(logits.double() == best, ids, logits.shape[-1]).amin(-1)
-    return torch.where(first == logits.shape[-1], 0, first).int()
+    return torch.where(best.squeeze(-1).isfinite(), first, -1).int()
 
 
 def _mix_bits(x: int) -> int:

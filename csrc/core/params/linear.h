@@ -13,7 +13,7 @@ enum class Epilogue : int32_t {
   kStore = 0,    // out = xW + bias
   kAdd = 1,      // out += xW + bias: the residual stream
   kSiluMul = 2,  // is_gate_up weights, N = 2F: out[:, f] = silu(gate_f) * up_f
-  kArgmax = 3,   // nothing stored but the arg-max over N of each row; ties to the lowest id
+  kArgmax = 3,   // nothing stored but the arg-max over N of each row, as in ArgmaxParams
   kSiluAdd = 4,  // out += silu(xW + bias): a Medusa ResBlock
 };
 

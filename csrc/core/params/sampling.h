@@ -10,7 +10,12 @@
 
 namespace medusa {
 
-/// Arg-max of float rows; ties go to the lowest id, NaN never wins over a number.
+/// Logits divided by a smaller temperature would leave float32. Callers take such a one as 0,
+/// greedy.
+constexpr float kLeastTemperature = 1e-30f;
+
+/// Arg-max of float rows; ties go to the lowest id, NaN never wins over a number. Where the largest
+/// number is not finite, or there is none, no token is the likeliest: -1.
 struct ArgmaxParams {
   int32_t num_rows = 0;
   int64_t width = 0;  // V
@@ -45,7 +50,7 @@ struct SamplingRules {
 };
 
 /// Sampling as an arg-max: keyed Gumbel noise is added to logits / temperature, after top-k and
-/// top-p. Noise is a function of (seed, position, token) alone (core/noise.h).
+/// top-p. Noise is a function of (seed, position, token) alone (core/noise.h). -1 as in arg-max.
 struct SampleParams {
   int32_t num_rows = 0;
   int64_t width = 0;  // V

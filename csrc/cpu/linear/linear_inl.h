@@ -149,7 +149,7 @@ void linear_argmax(CpuContext& cpu, const LinearParams& params, int32_t first_ro
         winner = b;
       }
     }
-    params.argmax[first_row + r] = std::max(winner.id, 0);  // all NaN: token 0
+    params.argmax[first_row + r] = std::isfinite(winner.value) ? winner.id : -1;
     if (params.max_value) params.max_value[first_row + r] = winner.value;
   }
 }

@@ -26,7 +26,7 @@ float largest_of(const T* x, int64_t begin, int64_t end) {
   return largest;
 }
 
-/// The lowest id of the largest number; 0 where all are NaN.
+/// The lowest id of the largest number; -1 where that is not finite, or all are NaN.
 template <typename T>
 int32_t argmax_row(const T* x, int64_t width) {
   float best = -std::numeric_limits<float>::infinity();
@@ -38,10 +38,10 @@ int32_t argmax_row(const T* x, int64_t width) {
       chunk = i;
     }
   }
-  for (int64_t i = chunk; i < width; ++i) {
-    if (to_float(x[i]) == best) return static_cast<int32_t>(i);
-  }
-  return 0;
+  if (!std::isfinite(best)) return -1;
+  int64_t id = chunk;
+  while (to_float(x[id]) != best) ++id;
+  return static_cast<int32_t>(id);
 }
 
 template <typename T>

@@ -126,7 +126,7 @@ int32_t sample_row(const T* logits, int64_t width, const SamplingRule& rule, uin
                    int32_t position, float* memory) {
   float* maxima = memory;
   const float largest = chunk_maxima(logits, width, maxima);
-  // Without a finite maximum there is no distribution to draw from.
+  // Without a finite maximum there is no distribution to draw from: -1.
   if (rule.temperature <= 0 || !std::isfinite(largest)) return argmax_row(logits, width);
   const SampledRow<T> row = {logits, width, largest, maxima, memory + num_chunks(width)};
   float threshold = std::numeric_limits<float>::lowest();

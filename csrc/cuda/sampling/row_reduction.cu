@@ -153,7 +153,9 @@ __global__ void __launch_bounds__(kWarp)
   for (int i = lane; i < chunks; i += kWarp) partial = merge<kKind>(partial, partials[i]);
   partial = warp_merge<kKind>(partial);
   if (lane != 0) return;
-  if (params.out != nullptr) params.out[row] = key_id(partial.key);
+  // NaN's key and that of an empty set are smaller than any number's; both read as NaN.
+  const bool is_finite = fabsf(key_value(partial.key)) < -negative_infinity();
+  if (params.out != nullptr) params.out[row] = is_finite ? key_id(partial.key) : -1;
   if constexpr (kKind == RowReduction::kArgmax) {
     if (params.max_value != nullptr) params.max_value[row] = key_value(partial.key);
   }

@@ -50,20 +50,23 @@ std::vector<int> widths() {
 }
 
 int argmax_of(const Logits& logits, int row) {
-  int best = 0;
-  for (int i = 1; i < logits.width; ++i) {
-    const float x = logits.at(row, i);
-    if (x > logits.at(row, best) || (std::isnan(logits.at(row, best)) && !std::isnan(x))) best = i;
+  int best = -1;
+  float largest = -kInfinity;
+  for (int i = 0; i < logits.width; ++i) {
+    if (!(logits.at(row, i) > largest)) continue;
+    largest = logits.at(row, i);
+    best = i;
   }
-  return best;
+  return largest == kInfinity ? -1 : best;
 }
 
 TEST(Argmax, LowestIdOfTheLargest) {
   for (const DType dtype : kDTypes) {
     for (const int width : widths()) {
-      Logits logits(dtype, 4, width, 1, /*coarse=*/true);
+      Logits logits(dtype, 5, width, 1, /*coarse=*/true);
       std::fill_n(&logits.at(1, 0), width, -kInfinity);  // nothing but -inf
       std::fill_n(&logits.at(2, 0), width, kNaN);        // nothing but NaN
+      logits.at(4, width - 1) = kInfinity;
       if (width > 2) {
         logits.at(0, width / 2) = kNaN;
         logits.at(3, 1) = -0.0f;

@@ -13,6 +13,8 @@
 #include <array>
 #include <memory>
 #include <random>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "cpu/runtime/backend.h"
@@ -158,6 +160,38 @@ TEST(SessionReplay, WithoutAnyDraft) {
   EXPECT_EQ(decode(make_tiny_model({}), sampling, plain(12)),
             decode(make_tiny_model({}, make_backend()), sampling, plain(12), &num_recorded));
   EXPECT_EQ(2u, num_recorded);  // of three sequences, then of two
+}
+
+// Neither the recorded step nor the one before it goes on from logits that are not finite.
+TEST(SessionReplay, LogitsThatAreNotFiniteDecideNoToken) {
+  medusa::testing::TinyOptions options;
+  options.overflowing_token = 77;
+  options.overflowing_layer = 1;
+  const std::shared_ptr<Model> model = make_tiny_model(options, make_backend());
+  for (const Rules& rules :
+       {sampling_at(0, false), sampling_at(0.8f, false), sampling_at(0.8f, true)}) {
+    Session session(model, kBatch, 60, 1, DType::kFloat32);
+    const std::vector<int32_t> broken = {5, 77};
+    EXPECT_THROW(session.prefill(0, broken.data(), 2, nullptr), std::runtime_error);
+    EXPECT_EQ(0, session.length(0));
+    for (int32_t b = 0; b < kBatch; ++b) {
+      session.set_sampling(b, rules[b], 1);
+      session.prefill(b, kPrompt.data(), 5, nullptr);
+    }
+    for (const bool is_broken : {true, false, false, true}) {
+      session.truncate(1, 5, is_broken ? 77 : 3);
+      session.begin_step();
+      session.verify();
+      session.accept();
+      session.compact();
+      EXPECT_EQ(is_broken, session.root(1) < 0);
+      EXPECT_GE(session.root(0), 0);
+      EXPECT_EQ("", session.failure(0));
+      const std::string expected = "logits: need finite numbers; layer 1 is the first";
+      EXPECT_EQ(is_broken ? expected : "", session.failure(1).substr(0, expected.size()));
+    }
+    EXPECT_EQ(1u, session.num_recorded_steps());
+  }
 }
 
 // A profiled session waits for each phase instead of replaying the step.
