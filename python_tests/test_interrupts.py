@@ -1,20 +1,15 @@
-"""Ctrl-C within a native call, and standard streams that are closed or break."""
+"""Ctrl-C within a native call, and in a chat."""
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from models import real, tiny
 
-import medusa_ext
 from medusa_ext import generate
 from medusa_ext.cli import chat
 from medusa_ext.engine.session import Session
@@ -67,36 +62,3 @@ def test_chat_lives_on_when_interrupted_before_the_first_piece(
     chat._answer(session, history, "go on", options)
     assert history[2]["content"] == "go on"
     assert history[3]["content"] == generate(tiny(), history[:3], 8, ignore_eos=True).text
-
-
-def shell(line: str) -> subprocess.CompletedProcess[str]:
-    """Runs a line of the shell in which `medusa` is the program."""
-    program = f'medusa() {{ "{sys.executable}" -m medusa_ext "$@"; }}; '
-    root = str(Path(medusa_ext.__file__).parents[1])
-    return subprocess.run(
-        ["bash", "-c", program + line],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": root},
-    )
-
-
-@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-def test_closed_streams_are_no_failure(redirection: str) -> None:
-    done = shell(f"medusa tree --nodes 4 {redirection}")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert ("4 nodes" in done.stdout) == (">&-" not in redirection or "2>&-" == redirection)
-
-
-def test_a_closed_input_is_an_empty_one() -> None:
-    done = shell("medusa chat --model nothing-there --heads none <&-")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "nothing-there" in done.stderr and "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(("sink", "code"), [("| true", 141), ("> /dev/full", 2)])
-def test_output_that_cannot_be_written_is_no_traceback(sink: str, code: int) -> None:
-    done = shell(f"medusa tree --random 1 --nodes 64 {sink}; exit ${{PIPESTATUS[0]}}")
-    assert done.returncode == code, done.stderr
-    assert done.stderr.count("\n") == (code == 2) and "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Standard streams that are closed or break, and Ctrl-C in a chat."""
+"""Standard streams that are closed or break."""
 
 from __future__ import annotations
 
@@ -6,37 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from models import tiny
 
 import medusa_ext
-from medusa_ext import generate
-from medusa_ext.cli import chat
-from medusa_ext.engine.session import Session
-
-
-def test_chat_lives_on_when_interrupted_before_the_first_piece(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    session = tiny().session(max_length=250)
-    options = {"max_new_tokens": 8, "ignore_eos": True}
-    history: list[dict[str, str]] = []
-    chat._answer(session, history, "hi", options)
-    before = list(history)
-
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "fit", interrupted)
-        chat._answer(session, history, "never mind", options)
-    assert history == before
-    assert capsys.readouterr().err.endswith("[interrupted]\n")
-    chat._answer(session, history, "go on", options)
-    assert history[2]["content"] == "go on"
-    assert history[3]["content"] == generate(tiny(), history[:3], 8, ignore_eos=True).text
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:
