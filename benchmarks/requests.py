@@ -13,7 +13,7 @@ from typing import Final
 from medusa_ext import Engine, Model, generate, load
 
 from .fastest import encode_chat, read_prompts
-from .rows import Row, interleaved
+from .rows import Row, interleaved, seconds_of
 from .setting import Setting
 
 _ARRIVALS_SECONDS: Final = 0.5
@@ -90,11 +90,11 @@ def _long_prompt(setting: Setting, model: Model, prompts: Sequence[list[int]]) -
         engine = Engine(model, _READERS + 1, max_length=length)
         for prompt in prompts:
             engine.add(prompt, length - max(map(len, prompts)), ignore_eos=True)
-        gaps = [_seconds(engine) for _ in range(2 * _UNDISTURBED_STEPS)][_UNDISTURBED_STEPS:]
+        gaps = [seconds_of(engine.step) for _ in range(2 * _UNDISTURBED_STEPS)][_UNDISTURBED_STEPS:]
         entering = engine.add(long, 1)
         entered = []
         while not entering.has_started:
-            entered.append(_seconds(engine))
+            entered.append(seconds_of(engine.step))
         alone.append(median(gaps))
         beside.append(median(entered))
         ratios.append(beside[-1] / alone[-1])
@@ -112,9 +112,3 @@ def _long_prompt(setting: Setting, model: Model, prompts: Sequence[list[int]]) -
             "steps to enter": float(len(entered)),
         },
     )
-
-
-def _seconds(engine: Engine) -> float:
-    start = perf_counter()
-    engine.step()
-    return perf_counter() - start

@@ -73,18 +73,14 @@ class Session:
         tokens = prompt.tokens
         if prompt.whole:
             self.check_room(0, len(tokens))
-            kept = self.common_prefix(b, tokens)
+            # The last token is fed in any case: it decides what follows.
+            kept = common_prefix(self.native.text(b), tokens[:-1])
             return kept, tokens[kept:]
         unfed = (root, *tokens) if root >= 0 else tokens
         if not unfed:
             raise ValueError("prompt: needs at least one token in a new session, got none")
         self.check_room(length, len(unfed))
         return length, unfed
-
-    def common_prefix(self, b: int, tokens: Sequence[int]) -> int:
-        """Tokens at the start of `tokens` that sequence b's cache holds; never the last one, which
-        decides what follows."""
-        return common_prefix(self.native.text(b), tokens[:-1])
 
     def check_room(self, length: int, num_tokens: int) -> None:
         """ValueError unless so many tokens of a prompt fit after `length` others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -63,3 +64,13 @@ class Answer:
         rows = [emission.hidden for emission in kept]
         hidden = np.stack(rows) if rows else np.zeros((0, width), np.float32)
         return Conversation(self.job.prompt, tokens, to_float16(hidden))
+
+
+def begun(
+    jobs: Iterable[Job], end_ids: frozenset[int], max_new_tokens: int, max_length: int
+) -> Iterator[Answer]:
+    """An empty answer to each job whose prompt leaves room in `max_length` tokens for one."""
+    for job in jobs:
+        room = max_length - len(job.prompt)
+        if room > 1:
+            yield Answer(job, end_ids, min(max_new_tokens, room))

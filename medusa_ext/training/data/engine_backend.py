@@ -8,7 +8,7 @@ from typing import Final
 from ...engine.engine import Engine
 from ...engine.model import Model
 from ...engine.request import Request
-from .answer import Answer, Emission, Job
+from .answer import Answer, Emission, Job, begun
 from .shards import Conversation
 
 # Nobody reads an answer as it grows: prompts may make a step as long as they like.
@@ -36,32 +36,31 @@ class EngineBackend:
         progress: Callable[[int], None] = lambda tokens: None,
     ) -> Iterator[tuple[int, Conversation]]:
         """See backend.Backend."""
-        waiting = (job for job in jobs if len(job.prompt) + 1 < self.max_length)
+        waiting = begun(jobs, end_ids, max_new_tokens, self.max_length)
         answers: dict[Request, Answer] = {}
         more = True
         try:
             while more or answers:
                 while more and len(answers) < self.batch:
-                    job = next(waiting, None)
-                    more = job is not None
-                    if job is not None:
-                        most = min(max_new_tokens, self.max_length - len(job.prompt))
-                        answers[self._add(job, most, temperature)] = Answer(job, end_ids, most)
+                    answer = next(waiting, None)
+                    more = answer is not None
+                    if answer is not None:
+                        answers[self._add(answer, temperature)] = answer
                 progress(self._step(answers))
                 for request in [r for r, answer in answers.items() if answer.is_finished]:
                     self._engine.cancel(request)
-                    answer = answers.pop(request)
-                    yield answer.job.index, answer.conversation()
+                    finished = answers.pop(request)
+                    yield finished.job.index, finished.conversation()
         finally:
             for request in answers:
                 self._engine.cancel(request)
 
-    def _add(self, job: Job, max_new_tokens: int, temperature: float) -> Request:
+    def _add(self, answer: Answer, temperature: float) -> Request:
         return self._engine.add(
-            job.prompt,
-            max_new_tokens,
+            answer.job.prompt,
+            answer.max_tokens,
             temperature=temperature,
-            seed=job.seed,
+            seed=answer.job.seed,
             tree=None,
             ignore_eos=True,
             keep_hidden=True,

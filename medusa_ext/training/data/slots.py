@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from .answer import Answer, Emission, Int32Array, Job
+from .answer import Answer, Emission, Int32Array, Job, begun
 from .shards import Conversation
 
 
@@ -38,14 +38,14 @@ class SlotBackend(ABC):
     ) -> Iterator[tuple[int, Conversation]]:
         """See backend.Backend."""
         self.temperature = temperature
-        waiting = (job for job in jobs if len(job.prompt) + 1 < self.max_length)
+        waiting = begun(jobs, end_ids, max_new_tokens, self.max_length)
         answers: dict[int, Answer] = {}
         free = list(range(self.batch))
         more = True
         while more or answers:
             # Refilling several slots at once makes wider, better used products.
             if more and (not answers or len(free) >= max(1, self.batch // 8)):
-                more = self._refill(waiting, answers, free, end_ids, max_new_tokens)
+                more = self._refill(waiting, answers, free)
             for slot in sorted(answers):
                 if answers[slot].is_finished:
                     answer = answers.pop(slot)
@@ -58,19 +58,13 @@ class SlotBackend(ABC):
                 progress(len(slots))
 
     def _refill(
-        self,
-        waiting: Iterator[Job],
-        answers: dict[int, Answer],
-        free: list[int],
-        end_ids: frozenset[int],
-        max_new_tokens: int,
+        self, waiting: Iterator[Answer], answers: dict[int, Answer], free: list[int]
     ) -> bool:
-        """Starts waiting jobs in the free slots; False once none is waiting."""
+        """Starts waiting answers in the free slots; False once none is waiting."""
         free.sort(reverse=True)
         started: dict[int, Answer] = {}
-        while free and (job := next(waiting, None)):
-            most = min(max_new_tokens, self.max_length - len(job.prompt))
-            started[free.pop()] = Answer(job, end_ids, most)
+        while free and (answer := next(waiting, None)):
+            started[free.pop()] = answer
         if started:
             emissions = self.start(
                 list(started),
